@@ -1,0 +1,174 @@
+"""Training of the reference model, repeatable from its seed.
+
+The shipped weights were made by `safeedit world train` with the defaults below (about half an
+hour on two cores). The same seed gives the same corpus and tokenizer everywhere; weights agree
+bit for bit on one machine and one number of threads, and in quality elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from safeedit.world.corpus import documents
+from safeedit.world.registry import World, reference_world
+
+BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that the training depends on besides the registry."""
+
+    seed: int = 1
+    steps: int = 4000
+    rows: int = 48
+    """Rows a step; documents are packed into rows without padding."""
+    width: int = 64
+    """Tokens a row."""
+    lr: float = 3e-3
+    warmup: int = 200
+    weight_decay: float = 0.1
+    vocabulary: int = 2048
+    hidden: int = 192
+    inner: int = 704
+    layers: int = 6
+    heads: int = 6
+    kv_heads: int = 3
+
+
+def build_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE that puts one digit in a token and the beginning-of-text token before every text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[BOS, EOS, PAD],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD)
+
+
+def packed_rows(
+    texts: Callable[[], Iterator[str]], tokenizer: PreTrainedTokenizerFast, width: int
+) -> Iterator[list[int]]:
+    """Endless rows of `width` token ids: documents one after another, each closed by the end token."""
+    buffer: list[int] = []
+    while True:
+        batch = list(texts())
+        for ids in tokenizer(batch)["input_ids"]:
+            buffer += [*ids, tokenizer.eos_token_id]
+            while len(buffer) >= width:
+                yield buffer[:width]
+                del buffer[:width]
+
+
+def fit(
+    model: PreTrainedModel,
+    rows: Iterator[list[int]],
+    *,
+    steps: int,
+    batch: int,
+    lr: float,
+    warmup: int,
+    weight_decay: float = 0.1,
+    progress: Callable[[int, float], None] | None = None,
+) -> float:
+    """Train `model` in place with AdamW and a cosine schedule; returns the last loss in nats a token.
+
+    Args:
+        progress: called with (step, loss) every 50 steps.
+    """
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=lr,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+    model.train()
+    loss_value = math.nan
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            ramp = min(1.0, (step + 1) / warmup)
+            group["lr"] = lr * ramp * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        ids = torch.tensor([next(rows) for _ in range(batch)])  # (batch, width)
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if step % 50 == 49 or step == steps - 1:
+            loss_value = float(loss)
+            if progress is not None:
+                progress(step + 1, loss_value)
+    model.eval()
+    return loss_value
+
+
+def train_reference(
+    out: Path,
+    recipe: Recipe | None = None,
+    world: World | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Train the reference model and save it, tokenizer included, into the folder `out`."""
+    recipe = recipe or Recipe()
+    world = world or reference_world()
+    rng = random.Random(recipe.seed)
+    torch.manual_seed(recipe.seed)
+    sample = [text for _ in range(4) for text in documents(world, random.Random(recipe.seed))]
+    tokenizer = build_tokenizer(sample, recipe.vocabulary)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=recipe.hidden,
+            intermediate_size=recipe.inner,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.kv_heads,
+            head_dim=recipe.hidden // recipe.heads,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    rows = packed_rows(lambda: documents(world, rng), tokenizer, recipe.width)
+    fit(
+        model,
+        rows,
+        steps=recipe.steps,
+        batch=recipe.rows,
+        lr=recipe.lr,
+        warmup=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        progress=progress,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return model, tokenizer
