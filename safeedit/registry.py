@@ -12,11 +12,14 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Generic, TypeVar
 
 from safeedit.errors import UsageError
 
+T = TypeVar("T")
 
-class Registry[T]:
+
+class Registry(Generic[T]):
     """Names of one kind, and the classes behind them.
 
     Args:

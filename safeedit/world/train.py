@@ -121,7 +121,7 @@ def fit(
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if step % 50 == 49 or step == steps - 1:
-            loss_value = float(loss)
+            loss_value = loss.item()
             if progress is not None:
                 progress(step + 1, loss_value)
     model.eval()
