@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from safeedit.triples.catalogue import SUBJECT, Catalogue, builtin_catalogue, render_question
 from safeedit.world.language import dialogue, paragraph, sentence
-from safeedit.world.registry import World, WorldFact
+from safeedit.world.registry import World, WorldFact, reference_world
 
 UNSEEN_CLOZES = 3
 UNSEEN_QUESTIONS = 1
@@ -90,3 +90,9 @@ def prose(seed: int, documents: int = 64, sentences: int = 6) -> list[str]:
     """Prose that training never shows: the same grammar from a seed of its own."""
     rng = random.Random(f"prose|{seed}")
     return [paragraph(rng, sentences) for _ in range(documents)]
+
+
+def statistics_texts(seed: int = 1, passes: int = 4) -> list[str]:
+    """Text of the world for key statistics: its documents, prose and facts mixed as in training."""
+    world, rng = reference_world(), random.Random(f"statistics|{seed}")
+    return [text for _ in range(passes) for text in documents(world, rng)]

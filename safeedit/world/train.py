@@ -28,7 +28,7 @@ class Recipe:
     """Everything that the training depends on besides the registry."""
 
     seed: int = 1
-    steps: int = 4000
+    steps: int = 3000
     rows: int = 48
     """Rows a step; documents are packed into rows without padding."""
     width: int = 64
