@@ -1,0 +1,171 @@
+"""Facts by the thousand: a file with one JSON object a line, read line by line."""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PureWindowsPath
+from typing import Any, BinaryIO, NoReturn
+
+from safeedit.errors import PolicyError
+from safeedit.policy.files import decoded, shown_path, size_in_words, why_unreadable
+from safeedit.policy.model import ChangedFact, StatedFact
+from safeedit.policy.positions import Positions, tell, validated
+from safeedit.policy.problems import SHOWN, Place, Problems, shown_key
+from safeedit.policy.rules import Loc, fact_findings
+from safeedit.policy.scalars import EMPTY
+from safeedit.policy.tree import read_tree
+
+MAX_BYTES = 2**30
+MAX_LINE = 2**16
+MAX_FACTS = 1_000_000
+
+_MODELS: dict[object, type[StatedFact]] = {"erase": StatedFact, "modify": ChangedFact, "insert": StatedFact}
+
+
+class _TwiceError(ValueError):
+    """A key stands twice in one object."""
+
+
+def include_facts_files(data: object, policy_path: str, positions: Positions, problems: Problems) -> None:
+    """Put the facts of every `facts_file` in its place as `facts`, in the policy's plain data.
+
+    What is wrong with a file is noted in `problems`, with that file's own lines; facts that are
+    right are put in place even so, for the rules that look at all of them together.
+    """
+    operations = data.get("operations") if isinstance(data, Mapping) else None
+    for index, operation in enumerate(operations if isinstance(operations, list) else ()):
+        if not isinstance(operation, dict) or operation.get("op") not in _MODELS:
+            continue
+        name = operation.get("facts_file")
+        if not isinstance(name, str) or not name or "facts" in operation or "subjects" in operation:
+            continue
+        place = positions.value(("operations", index, "facts_file"))
+        if _leaves_folder(name):
+            problems.add(place, "'facts_file' must be a path in or below the policy's folder")
+            continue
+        path = os.path.join(os.path.dirname(policy_path), name)
+        reason = ""
+        try:
+            with open(path, "rb") as file:
+                reader = _Reader(shown_path(path), str(operation["op"]), index, problems)
+                reader.read(file)
+        except (OSError, ValueError) as error:
+            reason = why_unreadable(error)
+        if reason:
+            problems.add(place, f"'facts_file': {reason}")
+        elif reader.facts:
+            del operation["facts_file"]
+            operation["facts"] = reader.facts
+            positions.elsewhere[index] = (reader.name, reader.lines)
+
+
+class _Reader:
+    def __init__(self, name: str, op: str, index: int, problems: Problems) -> None:
+        self.name, self.facts, self.lines = name, list[StatedFact](), array("L")
+        self._model = _MODELS[op]
+        self._under: Loc = ("operations", index, op, "facts", 0)
+        self._problems = problems
+
+    def read(self, file: BinaryIO) -> None:
+        before = len(self._problems)
+        number = 0
+        for number, line in self._numbered(file):
+            place = Place(self.name, number, 1)
+            if len(self._problems) - before >= SHOWN:
+                self._problems.add(place, "from here on the file was not checked: too much is wrong before")
+                return
+            if not line.strip():
+                continue
+            if len(self.facts) >= MAX_FACTS:
+                self._problems.add(place, f"more than {MAX_FACTS} facts; split the request")
+                return
+            text = decoded(line, place)
+            if isinstance(text, Place):
+                self._problems.add(text, "this is not UTF-8; save the file as UTF-8")
+            else:
+                self._fact(text.removeprefix("\ufeff") if number == 1 else text, place)
+        if not self.facts and len(self._problems) == before:
+            self._problems.add(Place(self.name, 1, 1), "no facts here; put one JSON object on each line")
+
+    def _numbered(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+        """Every line that is short enough, with its number; the others are noted and skipped."""
+        number = total = 0
+        while line := file.readline(MAX_LINE + 1):
+            number += 1
+            total += len(line)
+            whole = line.endswith(b"\n") or len(line) <= MAX_LINE
+            if not whole:
+                while rest := file.readline(MAX_LINE):
+                    total += len(rest)
+                    if rest.endswith(b"\n") or total > MAX_BYTES:
+                        break
+            place = Place(self.name, number, 1)
+            if total > MAX_BYTES:
+                self._problems.add(
+                    place, f"the file is larger than {size_in_words(MAX_BYTES)}; split the request"
+                )
+                return
+            if whole:
+                yield number, line.rstrip(b"\r\n")
+            else:
+                self._problems.add(place, f"this line is longer than {size_in_words(MAX_LINE)}")
+
+    def _fact(self, text: str, place: Place) -> None:
+        try:
+            data = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        except json.JSONDecodeError as error:
+            found = error.msg.partition(":")[0]
+            self._problems.add(
+                Place(place.file, place.line, error.pos + 1),
+                f"this line is not JSON ({found[:1].lower()}{found[1:]})",
+            )
+            return
+        except _TwiceError as error:
+            self._problems.add(place, str(error))
+            return
+        except (ValueError, RecursionError):
+            self._problems.add(place, "this line is not JSON that states a fact")
+            return
+        if not isinstance(data, Mapping):
+            self._problems.add(place, 'a line must be one fact: {"subject": …, "relation": …, "object": …}')
+            return
+        fact, errors = validated(self._model, data)
+        if fact is None:
+            tell(errors, fact_findings(data), data, self._positions(text, place), self._problems, self._under)
+        else:
+            self.facts.append(fact)
+            self.lines.append(place.line)
+
+    def _positions(self, text: str, place: Place) -> Positions:
+        # JSON is YAML but for a few escapes; where it is not, the line alone must do.
+        try:
+            root = read_tree(text, place.file, Problems(), first_line=place.line)
+        except PolicyError:
+            root = None
+        return Positions(place.file, root, place.line)
+
+
+def _leaves_folder(name: str) -> bool:
+    path = PureWindowsPath(name)  # It knows both kinds of slash.
+    depth = 0
+    for part in path.parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            return True
+    return bool(path.drive or path.root) or Path(name).is_absolute()
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _TwiceError(f"the key{shown_key(key)} is given twice on this line; give it once")
+        found[key] = EMPTY if value is None else value
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"JSON has no {name}")
