@@ -1,8 +1,8 @@
 """One byte string for one JSON value, so that a digest of it means something (RFC 8785).
 
 Keys are sorted by their UTF-16 code units, there is no white space, numbers are written as
-ECMAScript does. One departure: integers of any size are written in full, while RFC 8785 knows
-only those that a double holds.
+ECMAScript does. One departure, beyond 2**53, where RFC 8785 knows doubles only: integers are
+written in full and floats with an exponent, so that the two cannot be mistaken for each other.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _string(text: str) -> str:
 
 
 def _number(number: float) -> str:
-    """The shortest text that reads back as `number`, laid out as ECMAScript's Number::toString."""
+    """The shortest text that reads back as `number`, laid out as by ECMAScript's Number::toString."""
     if not math.isfinite(number):
         raise ValueError("JSON has no number that is not finite")
     if number == 0:
@@ -85,13 +85,13 @@ def _number(number: float) -> str:
     sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
     text = "".join(map(str, digits))
     point = len(text) + int(exponent)
-    if len(text) <= point <= 21:
-        body = text + "0" * (point - len(text))
-    elif 0 < point <= 21:
-        body = f"{text[:point]}.{text[point:]}"
-    elif -6 < point <= 0:
-        body = "0." + "0" * -point + text
-    else:
+    if abs(number) >= 2**53 or point <= -6:
         mantissa = text[0] + (f".{text[1:]}" if len(text) > 1 else "")
         body = f"{mantissa}e{point - 1:+d}"
+    elif point <= 0:
+        body = "0." + "0" * -point + text
+    elif point < len(text):
+        body = f"{text[:point]}.{text[point:]}"
+    else:
+        body = text + "0" * (point - len(text))
     return f"-{body}" if sign else body

@@ -26,6 +26,7 @@ FindingCode = Literal[
     "file-extra",
     "file-renamed",
     "file-link",
+    "file-leftover",
     "running",
     "interrupted",
     "sealing-interrupted",

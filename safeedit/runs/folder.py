@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import shutil
 import uuid as uuids
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from safeedit.errors import IntegrityError, SafeEditError, UsageError
 from safeedit.runs.audit import AuditLog, Clock, Event, iso_time, utc_now
@@ -30,7 +30,7 @@ from safeedit.runs.redact import Redactor
 from safeedit.runs.seal import SEAL_KEY, current_record, read_record, recover
 from safeedit.runs.vault import Vault
 from safeedit.runs.verify import inspect_run
-from safeedit.tensors.atomic import TEMP_PREFIX, atomic_write, flush_folder, sweep
+from safeedit.tensors.atomic import TEMP_PREFIX, atomic_write, flush_folder
 
 ARTEFACTS = frozenset({"probes.json", "patch", "report.html", "attestation.json", "vault", "model"})
 """What a run may hold besides its record and its log; a restart removes just these."""
@@ -74,9 +74,7 @@ class RunFolder:
         folder = Path(path)
         started = iso_time(clock())
         own = uuid or str(uuids.uuid4())
-        record = _record(
-            id=run_id, uuid=own, started=started, log=LogRecord(length=0, head=GENESIS), **fields
-        )
+        record = _record(id=run_id, uuid=own, started=started, log=_log_record(()), **fields)
         new = _make(folder)
         lock = RunLock(folder)
         run = cls(folder, record, clock, lock)
@@ -174,16 +172,14 @@ class RunFolder:
             sealed = self._record.status in SEALED
             if sealed:
                 self._refuse_unsound()
-            check_plain(changes, "run")
             entries = self.log.entries()
             fresh = _checked_names(files or {})
             record = _record(**{
                 **self._record.model_dump(),
                 **changes,
-                "log": LogRecord(length=len(entries), head=entries[-1].hash if entries else GENESIS),
+                "log": _log_record(entries),
             })  # fmt: skip
             if record.status in SEALED:
-                sweep(self.path)
                 listed = dict(self._record.files) if sealed else list_files(self.path)
                 listed |= {name: record_of(content) for name, content in fresh.items()}
                 record = record.model_copy(update={"files": dict(sorted(listed.items()))})
@@ -254,14 +250,13 @@ class RunFolder:
             self.close()
 
     def _begin(self, earlier: RunRecord | None) -> None:
-        path = self.path / LOG
-        log = AuditLog.open(path, self._clock) if path.exists() else AuditLog.create(path, self._clock)
-        entries = log.entries()
-        if entries:
-            head = LogRecord(length=len(entries), head=entries[-1].hash)
-            self._record = self._record.model_copy(update={"log": head})
-        # The waiting record names the uuid, so that a kill cannot orphan the key made next.
+        has_log = (self.path / LOG).exists()
+        entries = self.log.entries() if has_log else ()
+        self._record = self._record.model_copy(update={"log": _log_record(entries)})
+        # The waiting record comes first and names the uuid, so that a kill cannot orphan log or key.
         atomic_write(next_path(self.path / RECORD), self._record.to_bytes())
+        if not has_log:
+            AuditLog.create(self.path / LOG)
         Vault.create(self.path, self._record.uuid)
         data: dict[str, object] = {"id": self._record.id, "uuid": self._record.uuid}
         if earlier is not None:
@@ -277,12 +272,14 @@ class RunFolder:
     ) -> None:
         content = record.to_bytes()
         check_plain(data, "data")
-        atomic_write(next_path(self.path / RECORD), content)
-        for name, new in files.items():
-            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(next_path(self.path / name), new)
-        self.log.append(event, **{**data, SEAL_KEY: record_of(content).sha256})
-        recover(self.path)
+        try:
+            atomic_write(next_path(self.path / RECORD), content)
+            for name, new in files.items():
+                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(next_path(self.path / name), new)
+            self.log.append(event, **{**data, SEAL_KEY: record_of(content).sha256})
+        finally:
+            recover(self.path)
         self._record = record
 
     def _refuse_unsound(self) -> None:
@@ -305,7 +302,13 @@ class RunFolder:
             lock.release()
 
 
+def _log_record(entries: Sequence[Entry]) -> LogRecord:
+    return LogRecord(length=len(entries), head=entries[-1].hash if entries else GENESIS)
+
+
 def _record(**fields: Any) -> RunRecord:
+    plain = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in fields.items()}
+    check_plain({name: value for name, value in plain.items() if name != "files"}, "run")
     try:
         return RunRecord.model_validate(fields)
     except ValidationError as error:
@@ -321,11 +324,13 @@ def _make(folder: Path) -> bool:
     if not folder.exists():
         folder.mkdir(parents=True)
         return True
-    names = {path.name for path in folder.iterdir()}
-    known = {RECORD, LOG, LOCK} | ARTEFACTS
-    foreign = sorted(n for n in names if n not in known and not n.startswith((TEMP_PREFIX, NEXT_PREFIX)))
-    is_run = names & {RECORD, next_path(Path(RECORD)).name}
-    if foreign or not (is_run or names <= {LOCK} or all(n.startswith(TEMP_PREFIX) for n in names - {LOCK})):
+    # A kill can leave a lock, temporary files and an empty log before there is any record.
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMP_PREFIX)} - {LOCK}
+    if LOG in names and not (folder / LOG).stat().st_size:
+        names.remove(LOG)
+    is_run = not names.isdisjoint((RECORD, next_path(Path(RECORD)).name))
+    foreign = [name for name in names - {RECORD, LOG} - ARTEFACTS if not name.startswith(NEXT_PREFIX)]
+    if foreign or (names and not is_run):
         raise UsageError(f"{folder} is not empty and holds more than a run; give a new folder for the run")
     return False
 
@@ -348,25 +353,25 @@ def _earlier(folder: Path, run_id: str, restart: bool) -> RunRecord | None:
 
 def _clear(folder: Path, earlier: RunRecord | None) -> None:
     """Remove all that an unfinished run left, its key included, but not its log."""
-    if earlier is not None:
-        findings = AuditLog.open(folder / LOG).verify(earlier.log.length, earlier.log.head)
-        if any(found.code != "log-half-line" for found in findings):
-            raise IntegrityError(f"{folder}: the unfinished run's log does not verify; give a new folder")
     waiting = next_path(folder / RECORD)
+    if earlier is not None:
+        found = {finding.code for finding in inspect_run(folder).findings} - {"log-half-line"}
+        if any(code.startswith(("record-", "log-")) for code in found):
+            raise IntegrityError(f"{folder}: the unfinished run does not verify; give a new folder")
     left = read_record(waiting.read_bytes()) if waiting.is_file() else None
     for record in (earlier, left):
         if record is not None:
             RunKey.shred(record.uuid)
-    recover(folder)
-    if (folder / LOG).exists():
-        AuditLog.open(folder / LOG).repair()
-    sweep(folder)
     for name in sorted(ARTEFACTS):
         path = folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    if (folder / LOG).exists():
+        AuditLog.open(folder / LOG).repair()
+    # Last, because a waiting record is what tells the next attempt whose folder this is.
+    recover(folder)
     flush_folder(folder)
 
 

@@ -11,6 +11,7 @@ from safeedit.errors import IntegrityError
 from safeedit.runs.findings import Finding
 from safeedit.runs.lock import LOCK
 from safeedit.runs.record import RECORD, FileRecord
+from safeedit.tensors.atomic import TEMP_PREFIX
 from safeedit.tensors.digest import file_digest
 
 LOG = "audit.jsonl"
@@ -61,6 +62,10 @@ def compare(folder: Path, recorded: Mapping[str, FileRecord], *, pending: bool =
     findings: list[Finding] = []
     missing = {name for name in recorded if name not in paths}
     for name, path in sorted(paths.items()):
+        if path.name.startswith(TEMP_PREFIX) and name not in recorded:
+            message = "was left by a command that was killed; the next one removes it"
+            findings.append(Finding("file-leftover", name, message))
+            continue
         if not _is_plain(path):
             findings.append(Finding("file-link", name, "is a link; a run consists of plain files"))
             continue

@@ -11,6 +11,8 @@ import math
 import re
 from collections.abc import Mapping
 
+from safeedit.errors import UsageError
+
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9._:+/-]{0,127}")
 _ALLOWED = (
@@ -25,7 +27,7 @@ _ALLOWED = (
 )
 
 
-class FreeTextError(ValueError):
+class FreeTextError(UsageError, ValueError):
     """A value that could hold personal data was about to be written where none may be."""
 
 

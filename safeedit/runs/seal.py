@@ -20,7 +20,7 @@ from safeedit.runs.audit import AuditLog
 from safeedit.runs.chain import Entry, parse_entry
 from safeedit.runs.manifest import LOG, NEXT_PREFIX, next_path
 from safeedit.runs.record import RECORD, RunRecord
-from safeedit.tensors.atomic import flush_folder
+from safeedit.tensors.atomic import flush_folder, sweep
 
 SEAL_KEY = "run_json"
 """Where a closing entry's data hold the digest of the record's bytes."""
@@ -61,14 +61,17 @@ def current_record(folder: Path) -> RunRecord | None:
 
 
 def recover(folder: Path) -> bool:
-    """Put waiting files in place if the log tells of them, remove them if not; whether there were any.
+    """Complete a change that the log tells of, take back one that it does not; whether there was any.
+
+    Temporary files are removed too. Nobody else may be writing the run.
 
     Raises:
         IntegrityError: the log tells of a waiting record that cannot be read.
     """
     waiting = next_path(folder / RECORD)
+    swept = sweep(folder)
     if not waiting.is_file():
-        return False
+        return swept > 0
     if (folder / LOG).exists():
         AuditLog.open(folder / LOG).repair()
     content = waiting.read_bytes()
