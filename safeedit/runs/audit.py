@@ -114,7 +114,7 @@ class AuditLog:
             entries = self.entries()
             entry = Entry.after(entries[-1] if entries else None, iso_time(self._clock()), event, data)
             try:
-                _write_whole(handle, entry.line())
+                _write_whole(handle, entry.line() + b"\n")
                 os.fsync(handle)
             except BaseException:
                 os.ftruncate(handle, size)

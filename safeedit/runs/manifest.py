@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 from safeedit.errors import IntegrityError
 from safeedit.runs.findings import Finding
@@ -18,6 +19,8 @@ LOG = "audit.jsonl"
 NEXT_PREFIX = ".next-"
 """A file that takes the place of the one named after the prefix once the log tells of it."""
 _OUTSIDE = frozenset({RECORD, LOG, LOCK})
+
+Waiting = Literal["none", "due", "undone"]
 
 
 def next_path(path: Path) -> Path:
@@ -46,18 +49,23 @@ def record_of(content: Path | bytes) -> FileRecord:
     return FileRecord(sha256=file_digest(content), size=content.stat().st_size)
 
 
-def compare(folder: Path, recorded: Mapping[str, FileRecord], *, pending: bool = False) -> list[Finding]:
+def compare(
+    folder: Path,
+    recorded: Mapping[str, FileRecord],
+    waiting: Waiting = "none",
+) -> list[Finding]:
     """Everything in which the files differ from the record; nothing is changed.
 
     Args:
         folder: the run folder.
         recorded: what the record lists.
-        pending: the record is about to be put in place: content that waits (`next_path`) counts
-            as the content of its file.
+        waiting: what to make of files that wait (`next_path`): there may be `none`; they are `due`
+            and count as the content of their files; or they belong to a change that is `undone`.
     """
     paths = {name: folder / name for name in _names(folder)}
-    if pending:
+    if waiting != "none":
         paths = {name: path for name, path in paths.items() if not path.name.startswith(NEXT_PREFIX)}
+    if waiting == "due":
         paths |= {name: next_path(folder / name) for name in recorded if next_path(folder / name).is_file()}
     findings: list[Finding] = []
     missing = {name for name in recorded if name not in paths}

@@ -19,7 +19,7 @@ from safeedit.errors import UsageError
 from safeedit.runs.chain import Entry, verify_chain
 from safeedit.runs.findings import Finding
 from safeedit.runs.lock import LOCK, is_locked
-from safeedit.runs.manifest import LOG, compare, next_path
+from safeedit.runs.manifest import LOG, Waiting, compare, next_path
 from safeedit.runs.record import FINAL, RECORD, SEALED, RunRecord
 from safeedit.runs.seal import is_sealed_by, last_seal, read_record, sound_entries
 
@@ -94,7 +94,8 @@ def inspect_run(folder: Path) -> VerifyReport:
         trusted = record if not broken else None
     if trusted is not None:
         if trusted.status in SEALED:
-            findings += compare(folder, trusted.files, pending=pending)
+            waiting: Waiting = "none" if coming is None else "due" if pending else "undone"
+            findings += compare(folder, trusted.files, waiting)
         if trusted.status not in FINAL | {"failed"}:
             findings.append(_interrupted(trusted.status))
     return VerifyReport(

@@ -65,8 +65,7 @@ def test_without_a_variable_the_key_goes_to_the_users_state_folder(monkeypatch: 
     assert Path.home() in keys.state_folder().parents
 
 
-@pytest.mark.filterwarnings("error")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_any_flipped_bit_of_an_entry_is_noticed(vault: Vault, tmp_path: Path, data: st.DataObject) -> None:
     vault.put("request", {"a": "text"})
