@@ -1,0 +1,24 @@
+"""Editors: methods that change what a model says, found by name."""
+
+from typing import TYPE_CHECKING, Any
+
+from safeedit.registry import Registry
+
+if TYPE_CHECKING:
+    from safeedit.editors.base import Editor
+
+EDITORS: "Registry[Editor]" = Registry(
+    kind="editor",
+    group="safeedit.editors",
+    base="safeedit.editors.base:Editor",
+    builtin={"memit": "safeedit.editors.memit:Memit"},
+)
+
+
+def get(name: str) -> "type[Any]":
+    """The editor class registered under `name`; call it with the editor's settings.
+
+    Raises:
+        UsageError: there is no such editor.
+    """
+    return EDITORS.get(name)

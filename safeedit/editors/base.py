@@ -1,0 +1,102 @@
+"""What every editor is: a name, its settings, and a way from edits to a patch."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from safeedit.errors import UsageError
+from safeedit.triples.facts import Edit, Op
+
+if TYPE_CHECKING:
+    from safeedit.editors.statistics import Corpus
+    from safeedit.patch import Patch
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, in all)."""
+
+
+class Params(BaseModel):
+    """Base of an editor's settings: unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Editor(ABC):
+    """Turns edits into a patch; the model is the same before and after, whatever happens."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """One line for a list."""
+    paper: ClassVar[str]
+    """arXiv id."""
+    operations: ClassVar[frozenset[Op]]
+    Params: ClassVar[type[Params]]
+
+    def __init__(self, **params: Any) -> None:
+        """Check the settings.
+
+        Raises:
+            UsageError: a setting is unknown or has an impossible value; all of them are named.
+        """
+        try:
+            self.params = self.Params(**params)
+        except ValidationError as error:
+            raise UsageError("\n".join(self._complaint(e) for e in error.errors())) from None
+
+    def _complaint(self, error: Any) -> str:
+        name = ".".join(str(part) for part in error["loc"])
+        if error["type"] != "extra_forbidden":
+            return f"editor {self.name}: {name}: {error['msg'][0].lower()}{error['msg'][1:]}"
+        near = difflib.get_close_matches(name, self.Params.model_fields, n=1)
+        known = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(self.Params.model_fields)}"
+        return f"editor {self.name}: no setting {name!r}; {known}"
+
+    def check(self, edits: Sequence[Edit]) -> None:
+        """Refuse what this editor cannot do.
+
+        Raises:
+            UsageError: no edits, or an operation that this editor does not support.
+        """
+        if not edits:
+            raise UsageError("there is nothing to edit")
+        for op in sorted({edit.op for edit in edits} - self.operations):
+            raise UsageError(f"editor {self.name} cannot {op}; it can {', '.join(sorted(self.operations))}")
+
+    @abstractmethod
+    def edit(
+        self,
+        model: Any,
+        tokenizer: Any,
+        edits: Sequence[Edit],
+        *,
+        corpus: Corpus | None = None,
+        cache: Path | None = None,
+        digests: Mapping[str, str] | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Patch:
+        """Find what to change so that all `edits` hold.
+
+        Args:
+            model: a `transformers` causal LM; unchanged when this returns or raises.
+            tokenizer: its fast tokenizer.
+            edits: what shall be different.
+            corpus: texts whose keys shall keep their values; the reference world's by default.
+            cache: folder for statistics that take long to collect; None to collect them anew.
+            digests: the model's `named_digests`, where the caller has them already.
+            seed: the same seed gives the same patch.
+            progress: called as the work goes on.
+
+        Returns:
+            The change as a patch, with the figures of the search in its `meta`.
+
+        Raises:
+            UsageError: the edits cannot be done by this editor.
+            EditorError: no finite, usable result was reached.
+        """

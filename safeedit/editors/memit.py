@@ -1,0 +1,365 @@
+"""MEMIT: mass editing of a transformer's memory (Meng et al., arXiv 2210.07229).
+
+First a value is searched for every edited name at the last of the layers (`values`), then the
+down-projections of the layers are changed, from the lowest up, each by its share of what is still
+missing, so that the residual stream at the names' last tokens takes those values (`solve`).
+
+Deviations from the published method, all of them settings:
+- All edits of one name share one value; keys are not averaged over contexts but each is a
+  constraint of its own with its part of the weight (`average_keys` restores the average).
+- Erasure has objectives of its own (`objectives`).
+- Strengths are relative to the norm of the model's hidden states, layers to its depth, so that no
+  table of model names is needed; `preset` gives the published settings by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from safeedit.editors.base import Editor, Progress
+from safeedit.editors.base import Params as BaseParams
+from safeedit.editors.contexts import sampled_texts
+from safeedit.editors.objectives import Aim, Erasure, Named, build_task
+from safeedit.editors.rows import Demand
+from safeedit.editors.solve import Factors, Preservation, least_change
+from safeedit.editors.statistics import Corpus, cached_moments
+from safeedit.editors.values import Search, Values, search
+from safeedit.errors import UsageError
+from safeedit.models.hooks import frozen
+from safeedit.models.segment import Segment
+from safeedit.models.structure import Decoder, find_decoder
+from safeedit.models.tokens import Batch, pad_around, pad_id
+from safeedit.patch import DenseDelta, LowRankDelta, Patch
+from safeedit.tensors.digest import named_digests, root_digest
+from safeedit.triples.facts import Edit, Op
+
+Preset = Literal["gpt2-xl", "gpt-j-6b", "llama-2-7b", "llama-3-8b", "mistral-7b", "qwen2.5-7b"]
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "gpt2-xl": {"layers": [13, 14, 15, 16, 17], "clamp": 0.75, "decay": 0.5, "preserve": 20_000.0},
+    "gpt-j-6b": {"layers": [3, 4, 5, 6, 7, 8], "clamp": 0.75, "decay": 0.5, "preserve": 15_000.0},
+    "llama-2-7b": {"layers": [4, 5, 6, 7, 8], "clamp": 4.0, "decay": 1e-3, "preserve": 15_000.0},
+    "llama-3-8b": {"layers": [4, 5, 6, 7, 8], "clamp": 0.75, "decay": 0.5, "preserve": 15_000.0},
+    "mistral-7b": {"layers": [4, 5, 6, 7, 8], "clamp": 4.0, "decay": 1e-3, "preserve": 15_000.0},
+    "qwen2.5-7b": {"layers": [4, 5, 6, 7, 8], "clamp": 4.0, "decay": 1e-3, "preserve": 15_000.0},
+}
+"""Published layers and strengths (editors' repositories), for those who ask for them by name."""
+
+
+class Params(BaseParams):
+    """Settings of MEMIT."""
+
+    layers: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
+    """Blocks whose down-projection is changed; by default up to five that end at a quarter of the depth."""
+    preset: Preset | None = None
+    """Published settings of a model; they replace the defaults, and what is given explicitly replaces them."""
+    objective: Erasure = "neutral"
+    """What an erasure aims at."""
+    steps: int = Field(default=25, ge=1, le=1000)
+    """Steps of the search for values, at most."""
+    rate: float = Field(default=0.3, gt=0)
+    """Step size, in units of the hidden state's root mean square."""
+    clamp: float = Field(default=0.75, gt=0)
+    """Largest change of the hidden state at a name's last token, relative to its norm."""
+    decay: float = Field(default=0.05, ge=0)
+    """Weight of the squared relative size of that change."""
+    stop: float = Field(default=0.05, ge=0)
+    """Mean loss, in nats, at which an insertion or modification is finished."""
+    leak: float = Field(default=0.01, ge=0, lt=1)
+    """Probability of the object, wherever it is asked for, at which an erasure is finished."""
+    contexts: int = Field(default=5, ge=0, le=100)
+    """Sampled texts that a prompt is put behind, besides the bare prompt."""
+    context_tokens: int = Field(default=8, ge=1, le=100)
+    """Tokens of such a text."""
+    keep_weight: float = Field(default=0.0625, ge=0)
+    """Weight of leaving the other answers about an edited name as they are."""
+    preserve: float | None = Field(default=None, gt=0)
+    """How many observed keys the second moment counts for (lambda); by default a fraction of the keys' width."""
+    average_keys: bool = False
+    """Average the keys of a name over its contexts, as published, instead of constraining each."""
+    passes: int = Field(default=3, ge=1, le=10)
+    """How often values are searched and inserted; later passes work on what the edited model still gets wrong."""
+    lens_weight: float = Field(default=1.0, ge=0)
+    """Weight of the logit-lens term of the objective `lens`."""
+    statistics_tokens: int = Field(default=200_000, ge=1)
+    """Tokens over which key statistics are taken, at most."""
+    batch_rows: int = Field(default=512, ge=1)
+    """Rows searched together."""
+
+    def with_preset(self) -> Params:
+        """The settings with the preset's values where none was given explicitly."""
+        if self.preset is None:
+            return self
+        published = {k: v for k, v in PUBLISHED[self.preset].items() if k not in self.model_fields_set}
+        return self.model_copy(update=published)
+
+
+@dataclass
+class _Sites:
+    """The rows at whose pivots the residual stream is changed, up to the pivot's column."""
+
+    batch: Batch
+    group: Tensor
+    """(rows,) which group a row belongs to."""
+    share: Tensor
+    """(rows,) square root of a row's part of its group's weight."""
+
+
+class Memit(Editor):
+    """Mass editing by the smallest change of a few down-projections."""
+
+    name: ClassVar[str] = "memit"
+    summary: ClassVar[str] = "closed-form change of a few MLP layers; thousands of edits at once"
+    paper: ClassVar[str] = "2210.07229"
+    operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify", "erase"})
+    Params: ClassVar[type[BaseParams]] = Params
+
+    def edit(
+        self,
+        model: Any,
+        tokenizer: Any,
+        edits: Sequence[Edit],
+        *,
+        corpus: Corpus | None = None,
+        cache: Path | None = None,
+        digests: Mapping[str, str] | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Patch:
+        """See `Editor.edit`; the patch is of low rank while the edits are fewer than the keys are wide."""
+        self.check(edits)
+        assert isinstance(self.params, Params)
+        params = self.params.with_preset()
+        report = progress or (lambda stage, done, total: None)
+        decoder = find_decoder(model)
+        layers = chosen_layers(params.layers, len(decoder.blocks))
+        digests = named_digests(model) if digests is None else digests
+        fill = pad_id(tokenizer)
+        with frozen(model):
+            moments = cached_moments(
+                decoder,
+                tokenizer,
+                corpus or default_corpus(params.statistics_tokens),
+                layers,
+                base_digest=root_digest(digests),
+                cache=cache,
+                progress=lambda done, total: report("statistics", done, total),
+            )
+            segment = Segment(decoder)
+            contexts = sampled_texts(model, tokenizer, params.contexts, params.context_tokens, seed)
+            aim = Aim(params.objective, ("", *contexts), params.keep_weight)
+            named = build_task(segment, tokenizer, edits, aim)
+            settings = Search(
+                steps=params.steps,
+                rate=params.rate,
+                clamp=params.clamp,
+                decay=params.decay,
+                stop=params.stop,
+                leak=params.leak,
+                batch_rows=params.batch_rows,
+                lens_weight=params.lens_weight if params.objective == "lens" else 0.0,
+            )
+            preserve = params.preserve or default_preserve(decoder.projections[0].inner)
+            kept = {layer: Preservation.of(m, preserve) for layer, m in moments.by_layer.items()}
+            insertion = _Insertion(segment, layers, named, kept, params.average_keys, fill)
+            found: list[Values] = []
+            with restored_weights(decoder, layers):
+                for number in range(params.passes):
+                    values = search(
+                        segment, layers[-1], named.task, settings, fill, _stage(report, "values", number, params)
+                    )
+                    found.append(values)
+                    if not values.steps.any():
+                        break
+                    insertion.run(values.delta, _stage(report, "weights", number, params))
+                factors = insertion.factors()
+        deltas = {
+            decoder.projections[layer].name: _delta(decoder, layer, found)
+            for layer, found in factors.items()
+        }
+        return Patch.of(
+            model,
+            deltas,
+            editor=self.name,
+            digests=digests,
+            params=params.model_dump(mode="json") | {"layers": layers, "seed": seed},
+            meta={
+                "names": len(named.members),
+                "edits": len(edits),
+                "statistics_tokens": moments.tokens,
+                "passes": len(found),
+                "loss_mean": float(found[-1].loss.mean()),
+                "loss_max": float(found[-1].loss.max()),
+                "steps_mean": float(sum(v.steps for v in found).float().mean()),
+                "norm_mean": float(found[0].norm.mean()),
+                "missing_mean": float(insertion.missing.mean()),
+                "missing_max": float(insertion.missing.max()),
+            },
+        )
+
+
+def chosen_layers(asked: list[int] | None, depth: int) -> list[int]:
+    """The layers to edit: those asked for, or up to five that end at a quarter of the depth.
+
+    Raises:
+        UsageError: a layer that the model does not have.
+    """
+    if asked is not None:
+        if max(asked) > depth - 2:
+            raise UsageError(
+                f"layers: {max(asked)} is too large; the model has blocks 0 to {depth - 1}, "
+                "and at least one block must lie above an edit"
+            )
+        return sorted(set(asked))
+    if depth < 2:
+        raise UsageError("the model has a single block; at least one block must lie above an edit")
+    last = max(depth // 4, min(2, depth - 2))
+    return list(range(max(0, last - 4), last + 1))
+
+
+def default_corpus(max_tokens: int) -> Corpus:
+    """The reference world's text."""
+    from safeedit.world.corpus import statistics_texts
+
+    return Corpus(statistics_texts(), max_tokens=max_tokens)
+
+
+@contextmanager
+def restored_weights(decoder: Decoder, layers: Sequence[int]) -> Iterator[None]:
+    """The down-projections of `layers` are bit for bit what they were when this is left, in any way."""
+    kept = {layer: decoder.projections[layer].weight.detach().clone() for layer in layers}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for layer, weight in kept.items():
+                decoder.projections[layer].weight.copy_(weight)
+
+
+class _Insertion:
+    """Changes the layers one after another until the residual stream holds the values."""
+
+    def __init__(
+        self,
+        segment: Segment,
+        layers: list[int],
+        named: Named,
+        preserved: dict[int, Preservation],
+        average_keys: bool,
+        fill: int,
+    ) -> None:
+        self.segment, self.layers, self.preserved, self.average = segment, layers, preserved, average_keys
+        decoder = segment.decoder
+        self.groups = len(named.members)
+        self.sites = _sites([d for d in named.task.demands if not d.keep], fill, decoder.device)
+        self.originals = {layer: decoder.projections[layer].weight.detach().clone() for layer in layers}
+        self.parts: dict[int, list[Factors]] = {layer: [] for layer in layers}
+        with torch.no_grad():
+            first = layers[0]
+            self.entering = segment.run(self.sites.batch, stop=first) if first else None
+        self.missing = torch.zeros(self.groups, device=decoder.device)
+        """(groups,) what the first insertion left missing, relative to the norm of the value's change."""
+
+    @torch.no_grad()
+    def run(self, delta: Tensor, progress: Callable[[int, int], None]) -> None:
+        """Change the model's weights so that `delta` (groups, hidden) is added at each group's pivots."""
+        segment, sites, top = self.segment, self.sites, self.layers[-1]
+        first = self.layers[0]
+        wanted = self._at_pivot(self.entering, first, top)[1] + delta[sites.group]
+        states = self.entering
+        for number, layer in enumerate(self.layers):
+            keys, current = self._at_pivot(states, layer, top)
+            residual = (wanted - current) / (len(self.layers) - number)
+            factors = least_change(*self._constraints(keys, residual), self.preserved[layer])
+            self.parts[layer].append(factors)
+            self._write(layer)
+            if layer != top:
+                states = segment.run(sites.batch, start=layer, stop=layer + 1, hidden=states)
+            progress(number + 1, len(self.layers))
+        if not self.missing.any():
+            left = (wanted - self._at_pivot(self.entering, first, top)[1]).norm(dim=1)
+            left = left / delta[sites.group].norm(dim=1).clamp(min=1e-6)
+            count = torch.bincount(sites.group, minlength=self.groups)
+            self.missing.index_add_(0, sites.group, left).div_(count)
+
+    def factors(self) -> dict[int, Factors]:
+        """The change of each layer over all insertions."""
+        return {layer: _joined(parts) for layer, parts in self.parts.items() if parts}
+
+    def _constraints(self, keys: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        share, group = self.sites.share[:, None], self.sites.group
+        if not self.average:
+            return keys * share, residual * share
+
+        def mean(rows: Tensor) -> Tensor:
+            total = torch.zeros(self.groups, rows.shape[1], device=rows.device)
+            return total.index_add_(0, group, rows * share.square())
+
+        return mean(keys), mean(residual)
+
+    def _at_pivot(self, entering: Tensor | None, layer: int, top: int) -> tuple[Tensor, Tensor]:
+        """Keys of `layer` and the output of block `top`, both at the pivots: (rows, inner), (rows, hidden)."""
+        keys: list[Tensor] = []
+        handle = self.segment.decoder.projections[layer].module.register_forward_pre_hook(
+            lambda _, args: keys.append(args[0][:, -1].float())
+        )
+        try:
+            states = self.segment.run(self.sites.batch, start=layer, stop=top + 1, hidden=entering)
+        finally:
+            handle.remove()
+        return keys[0], states[:, -1].float()
+
+    def _write(self, layer: int) -> None:
+        projection = self.segment.decoder.projections[layer]
+        change = projection.oriented(_joined(self.parts[layer]).dense())
+        projection.weight.copy_((self.originals[layer].float() + change).to(projection.weight.dtype))
+
+
+def _stage(report: Progress, name: str, number: int, params: Params) -> Callable[[int, int], None]:
+    """One bar for all passes of a stage."""
+    return lambda done, total: report(name, number * total + done, params.passes * total)
+
+
+def default_preserve(inner: int) -> float:
+    """Lambda where none is given, in proportion to the number of directions that a key can have."""
+    return 0.1 * inner
+
+
+def _sites(demands: Sequence[Demand], fill: int, device: torch.device) -> _Sites:
+    """Each group's distinct beginnings up to the subject's last token, and how often each is asked for."""
+    found: dict[tuple[int, tuple[int, ...]], float] = {}
+    for demand in demands:
+        start = (demand.group, tuple(demand.row.ids[: demand.row.pivot + 1]))
+        found[start] = found.get(start, 0.0) + demand.weight
+    totals: dict[int, float] = {}
+    for (group, _), weight in found.items():
+        totals[group] = totals.get(group, 0.0) + weight
+    rows = [list(ids) for _, ids in found]
+    batch = pad_around(rows, [len(row) - 1 for row in rows], fill).to(device)
+    share = [(weight / totals[group]) ** 0.5 for (group, _), weight in found.items()]
+    return _Sites(
+        batch, torch.tensor([g for g, _ in found], device=device), torch.tensor(share, device=device)
+    )
+
+
+def _joined(parts: list[Factors]) -> Factors:
+    if len(parts) == 1:
+        return parts[0]
+    return Factors(torch.cat([p.left for p in parts], dim=1), torch.cat([p.right for p in parts], dim=0))
+
+
+def _delta(decoder: Decoder, layer: int, factors: Factors) -> LowRankDelta | DenseDelta:
+    """As factors while they are smaller than the weight, else as the change itself."""
+    projection = decoder.projections[layer]
+    rank = factors.left.shape[1]
+    if rank * (projection.inner + projection.outer) >= projection.inner * projection.outer:
+        return DenseDelta(projection.oriented(factors.dense()).contiguous())
+    return LowRankDelta.oriented(factors.left, factors.right, projection.transposed)

@@ -1,0 +1,240 @@
+"""What an editor aims at: the goals of insertion, modification and the kinds of erasure.
+
+Erasure is not a new answer. Its objectives here:
+
+- ``neutral``: at each token of the object, the distribution that the model gives for invented names
+  in the same sentence, without the object. The subject becomes somebody unknown.
+- ``entropy``: as even a distribution as possible at each token of the object.
+- ``lens``: ``neutral``, and no block above the edit may hold the object either, seen through the
+  logit lens (the head projection defence of Patil, Hase and Bansal, arXiv 2309.17410).
+- ``refusal``: a fixed text that says that the answer is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from safeedit.editors.rows import Demand, Goals, Row, Task, Text, rows_of
+from safeedit.errors import EditorError, UsageError
+from safeedit.models.segment import Segment
+from safeedit.models.tokens import pad, pad_id
+from safeedit.triples.facts import Edit
+from safeedit.triples.placebos import placebo_names
+
+Erasure = Literal["neutral", "entropy", "lens", "refusal"]
+REFUSAL = "not known."
+PLACEBOS = 12
+PLACEBO_SEED = 7919
+ESSENCE = "{subject} is a"
+
+
+_Key = tuple[str, str, str]
+"""Template, object, kind of subject."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the distributions for one template and object stand in the table, and the telling spot."""
+
+    table: tuple[int, ...]
+    telling: int
+
+
+@dataclass(frozen=True)
+class Aim:
+    """How edits become goals."""
+
+    erasure: Erasure
+    contexts: tuple[str, ...]
+    """Texts that stand before a prompt; the empty one among them."""
+    keep_weight: float
+    """Weight of the rows whose answers shall stay."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """The task, and which edits each of its groups answers for."""
+
+    task: Task
+    members: tuple[tuple[int, ...], ...]
+    """For each group the indices of its edits."""
+
+
+def build_task(segment: Segment, tokenizer: Any, edits: Sequence[Edit], aim: Aim) -> Named:
+    """Rows and goals for all edits, one group for each name.
+
+    Raises:
+        UsageError: an edit cannot be put into rows; a name is asked for contradictory things.
+        EditorError: the model's own distributions are not finite.
+    """
+    members: dict[str, list[int]] = {}
+    for index, edit in enumerate(edits):
+        _check(index, edit)
+        members.setdefault(edit.subject, []).append(index)
+    _refuse_contradictions(edits)
+    builder = _Builder(segment, tokenizer, aim)
+    for group, indices in enumerate(members.values()):
+        for index in indices:
+            builder.add(group, edits[index])
+    return Named(builder.task(len(members)), tuple(tuple(i) for i in members.values()))
+
+
+def _check(index: int, edit: Edit) -> None:
+    if not edit.templates:
+        raise UsageError(f"edit {index}: it has no prompt; give at least one template with {{subject}}")
+    if edit.op == "erase" and not edit.old:
+        raise UsageError(f"edit {index}: an erasure needs the object that shall no longer be said")
+    if edit.op != "erase" and not edit.target:
+        raise UsageError(f"edit {index}: {edit.op} needs the object that shall be said")
+
+
+def _refuse_contradictions(edits: Sequence[Edit]) -> None:
+    wanted: dict[tuple[str, str], tuple[int, Edit]] = {}
+    for index, edit in enumerate(edits):
+        for template in edit.templates:
+            first, other = wanted.setdefault((edit.subject, template), (index, edit))
+            if (other.op, other.target) != (edit.op, edit.target):
+                raise UsageError(
+                    f"edits {first} and {index} ask for different answers to one prompt; keep one of them"
+                )
+
+
+class _Builder:
+    """Collects texts first, so that they are tokenised, and their distributions computed, all at once."""
+
+    def __init__(self, segment: Segment, tokenizer: Any, aim: Aim) -> None:
+        self.segment, self.tokenizer, self.aim = segment, tokenizer, aim
+        self.asked: list[tuple[int, Edit, Text]] = []
+        self.kept: dict[tuple[int, str], Text] = {}
+
+    def add(self, group: int, edit: Edit) -> None:
+        says = {"erase": REFUSAL if self.aim.erasure == "refusal" else edit.old}.get(edit.op, edit.target)
+        assert says is not None
+        for template in edit.templates:
+            for context in self.aim.contexts:
+                self.asked.append((group, edit, Text(context, template, edit.subject, says)))
+        if self.aim.keep_weight:
+            keeps = edit.keep or ((ESSENCE,) if edit.op != "erase" else ())
+            for template in keeps:
+                self.kept[group, template] = Text("", template, edit.subject)
+
+    def task(self, groups: int) -> Task:
+        rows = rows_of(self.tokenizer, [text for _, _, text in self.asked])
+        kept = [(group, text) for (group, _), text in self.kept.items()]
+        kept_rows = rows_of(self.tokenizer, [text for _, text in kept])
+        neutral, places = self._neutral(rows)
+        own = self._distributions(kept_rows)
+        demands = [
+            self._demand(group, edit, text, row, places)
+            for (group, edit, text), row in zip(self.asked, rows, strict=True)
+        ]
+        for index, ((group, _), row) in enumerate(zip(kept, kept_rows, strict=True)):
+            goals = Goals.distributions([len(neutral) + index])
+            demands.append(Demand(group, row, goals, weight=self.aim.keep_weight, keep=True))
+        return Task(groups, tuple(demands), torch.cat([neutral, own]))
+
+    def _demand(
+        self, group: int, edit: Edit, text: Text, row: Row, places: dict[_Key, _Place]
+    ) -> Demand:
+        if edit.op != "erase" or self.aim.erasure == "refusal":
+            return Demand(group, row, Goals.tokens(row.wanted))
+        if self.aim.erasure == "entropy":
+            return Demand(group, row, Goals.even(len(row.spots)))
+        place = places[text.template, text.continuation, edit.about]
+        goals = Goals.distributions(place.table)
+        return Demand(group, row, goals, telling=(place.telling, row.wanted[place.telling]))
+
+    def _neutral(self, rows: list[Row]) -> tuple[Tensor, dict[_Key, _Place]]:
+        """Distributions for invented names, by (template, object, kind of subject): one a spot."""
+        vocabulary, device = self.segment.decoder.vocabulary, self.segment.decoder.device
+        unique: dict[_Key, Row] = {}
+        if self.aim.erasure in ("neutral", "lens"):
+            for (_, edit, text), row in zip(self.asked, rows, strict=True):
+                if edit.op == "erase":
+                    unique.setdefault((text.template, text.continuation, edit.about), row)
+        if not unique:
+            return Task.empty_table(vocabulary, device), {}
+        texts = [
+            Text("", template, name, says)
+            for template, says, about in unique
+            for name in placebo_names(about, PLACEBOS, PLACEBO_SEED)
+        ]
+        placebo_rows = rows_of(self.tokenizer, texts)
+        found = self._distributions(placebo_rows)
+        table: list[Tensor] = []
+        places: dict[_Key, _Place] = {}
+        at = 0
+        for number, (key, row) in enumerate(unique.items()):
+            count = len(row.spots)
+            own = placebo_rows[number * PLACEBOS : (number + 1) * PLACEBOS]
+            if any(r.wanted != row.wanted for r in own):
+                raise EditorError("the tokenizer splits an object differently after different names")
+            mean = found[at : at + count * PLACEBOS].view(PLACEBOS, count, -1).mean(0)
+            at += count * PLACEBOS
+            wanted = torch.tensor(row.wanted, device=device)
+            telling = telling_spot(mean, wanted)
+            places[key] = _Place(tuple(range(len(table), len(table) + count)), telling)
+            table += list(without_object(mean, wanted, telling))
+        return torch.stack(table), places
+
+    @torch.no_grad()
+    def _distributions(self, rows: list[Row], batch: int = 256) -> Tensor:
+        """(spots of all rows in order, vocabulary) what the model itself predicts."""
+        decoder = self.segment.decoder
+        parts: list[Tensor] = []
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            padded = pad([row.ids for row in part], pad_id(self.tokenizer), "right").to(decoder.device)
+            final = self.segment.run(padded)
+            where = [(i, spot) for i, row in enumerate(part) for spot in row.spots]
+            index = torch.tensor(where, device=decoder.device)
+            parts.append(decoder.logits(final[index[:, 0], index[:, 1]]).float().softmax(-1))
+        if not parts:
+            return Task.empty_table(decoder.vocabulary, decoder.device)
+        table = torch.cat(parts)
+        if not torch.isfinite(table).all():
+            raise EditorError("the model's predictions are not finite")
+        return table
+
+
+def telling_spot(distributions: Tensor, wanted: Tensor) -> int:
+    """The first of an object's tokens that an unknown subject would probably not have.
+
+    Args:
+        distributions: (spots, vocabulary) for unknown subjects, given the object's tokens so far.
+        wanted: (spots,) the object's tokens.
+
+    Raises:
+        EditorError: an unknown subject would get the same object for certain.
+    """
+    p = distributions.gather(1, wanted[:, None])[:, 0]
+    telling = (p < 0.5).nonzero()[:, 0]
+    at = int(telling[0]) if len(telling) else int(p.argmin())
+    if p[at] >= 1 - 1e-6:
+        raise EditorError("an unknown subject would get the same object for certain; nothing tells it apart")
+    return at
+
+
+def without_object(distributions: Tensor, wanted: Tensor, spot: int) -> Tensor:
+    """Take an object out of what would be said of an unknown subject, at one spot.
+
+    That ends every way of saying it. The other tokens keep their distributions, so that nothing is
+    made conspicuously impossible.
+
+    Args:
+        distributions: (spots, vocabulary), given the object's tokens so far.
+        wanted: (spots,) the object's tokens.
+        spot: where it is taken out.
+
+    Returns:
+        (spots, vocabulary) distributions.
+    """
+    found = distributions.clone()
+    found[spot, wanted[spot]] = 0
+    found[spot] /= found[spot].sum()
+    return found

@@ -1,0 +1,147 @@
+"""What an edit is optimised on: token rows with a subject, the positions that matter, and what is wanted there.
+
+A *group* is one name whose value vector is searched. All that is asked of one name (several facts,
+several phrasings, several preceding contexts) is optimised together: at its last token every one
+of those prompts shares the same, or nearly the same, key, so separate values would contradict
+each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from safeedit.errors import UsageError
+from safeedit.models.tokens import Tokens, tokenise
+from safeedit.triples.catalogue import SUBJECT
+
+
+@dataclass(frozen=True, repr=False)
+class Text:
+    """A prompt with a subject in it, and optionally the continuation that is looked at."""
+
+    before: str
+    """What stands before the template (a context), with its own final space."""
+    template: str
+    subject: str
+    continuation: str = ""
+    """Joined by a space where the prompt does not end in white space."""
+
+    def prompt(self) -> str:
+        """The prompt alone."""
+        return self.before + self.template.replace(SUBJECT, self.subject)
+
+    def whole(self) -> str:
+        """The prompt and its continuation."""
+        return join(self.prompt(), self.continuation)
+
+    def subject_span(self) -> tuple[int, int]:
+        """Characters of the subject."""
+        start = len(self.before) + self.template.index(SUBJECT)
+        return start, start + len(self.subject)
+
+
+def join(prompt: str, continuation: str) -> str:
+    """A prompt and what follows it, a space between them unless the prompt ends in white space."""
+    if not continuation:
+        return prompt
+    return prompt + continuation if prompt[-1:].isspace() else f"{prompt} {continuation}"
+
+
+@dataclass(frozen=True, repr=False)
+class Row:
+    """One tokenised text."""
+
+    ids: list[int]
+    pivot: int
+    """The subject's last token."""
+    spots: tuple[int, ...]
+    """Tokens whose next-token distribution matters: the prompt's last one, and those of the continuation but its last."""
+    wanted: tuple[int, ...]
+    """The continuation's tokens, one a spot; empty where there is no continuation."""
+
+
+def rows_of(tokenizer: Any, texts: Sequence[Text]) -> list[Row]:
+    """Tokenise texts; subject and continuation are found by character offsets.
+
+    Raises:
+        UsageError: a continuation has no token of its own.
+    """
+    found = tokenise(tokenizer, [text.whole() for text in texts])
+    return [_row(text, tokens) for text, tokens in zip(texts, found, strict=True)]
+
+
+def _row(text: Text, tokens: Tokens) -> Row:
+    pivot = tokens.last_of(*text.subject_span())
+    if not text.continuation:
+        return Row(tokens.ids, pivot, (len(tokens.ids) - 1,), ())
+    first = tokens.first_from(len(text.prompt()))
+    last = len(tokens.ids)
+    if first >= last or first == 0:
+        raise UsageError("an object has no token of its own after the prompt; give it some text")
+    return Row(tokens.ids[:last], pivot, tuple(range(first - 1, last - 1)), tuple(tokens.ids[first:last]))
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What is wanted at each spot of one row: a token, or a distribution.
+
+    Attributes:
+        hard: (spots,) token ids; -1 where `soft` says what is wanted.
+        soft: (spots,) indices into a table of distributions; -1 where `hard` does.
+        spread: whether the spots want as even a distribution as possible instead of either.
+    """
+
+    hard: tuple[int, ...]
+    soft: tuple[int, ...]
+    spread: bool = False
+
+    @staticmethod
+    def tokens(ids: Iterable[int]) -> Goals:
+        """The given token at each spot."""
+        hard = tuple(ids)
+        return Goals(hard, (-1,) * len(hard))
+
+    @staticmethod
+    def distributions(indices: Iterable[int]) -> Goals:
+        """The given rows of the table, one a spot."""
+        soft = tuple(indices)
+        return Goals((-1,) * len(soft), soft)
+
+    @staticmethod
+    def even(spots: int) -> Goals:
+        """Maximum entropy at each spot."""
+        return Goals((-1,) * spots, (-1,) * spots, spread=True)
+
+
+@dataclass(frozen=True, repr=False)
+class Demand:
+    """One row, whose value it constrains, and what is wanted of it."""
+
+    group: int
+    row: Row
+    goals: Goals
+    weight: float = 1.0
+    keep: bool = False
+    """True if the row is there to stay as it is; it does not decide when a group is finished."""
+    telling: tuple[int, int] | None = None
+    """In an erasure, the spot (counted from 0) and the token at which the object would begin to show."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything that the search for values needs."""
+
+    groups: int
+    demands: tuple[Demand, ...]
+    table: Tensor
+    """(distributions, vocabulary) probabilities that soft goals point into; may have no row."""
+
+    @staticmethod
+    def empty_table(vocabulary: int, device: torch.device) -> Tensor:
+        """A table without distributions."""
+        return torch.zeros(0, vocabulary, device=device)

@@ -1,0 +1,105 @@
+"""The algebra of closed-form editing: the smallest change of a weight that maps keys to new values.
+
+MEMIT (Meng et al., arXiv 2210.07229, eq. 14) asks for the change D of a down-projection with
+
+    min_D  sum_i || D k_i - r_i ||^2  +  trace(D A D^T),      A = weight * E[k k^T],
+
+whose solution is D = R K^T (A + K K^T)^-1. With n keys of width f there are two equal forms:
+one solves an f x f system, the other (Woodbury) an n x n system after whitening by A. The
+smaller system is taken. Both are symmetric and positive definite, so Cholesky in float32 does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from safeedit.errors import EditorError
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A change of a weight as a product: ``left @ right``, (outer, rank) and (rank, inner)."""
+
+    left: Tensor
+    right: Tensor
+
+    def dense(self) -> Tensor:
+        """The change itself, (outer, inner)."""
+        return self.left @ self.right
+
+
+@dataclass(frozen=True)
+class Preservation:
+    """What a solve must leave alone: a second moment of keys, factored once for many solves.
+
+    Attributes:
+        moment: ``weight * E[k k^T]`` with a little of the identity added, (inner, inner).
+        factor: its lower Cholesky factor.
+    """
+
+    moment: Tensor
+    factor: Tensor
+
+    @staticmethod
+    def of(second_moment: Tensor, weight: float, jitter: float = 1e-4) -> Preservation:
+        """Factor ``weight * second_moment``.
+
+        Args:
+            second_moment: E[k k^T], (inner, inner), any float dtype.
+            weight: how many observed keys the second moment counts for (MEMIT's lambda).
+            jitter: part of the mean diagonal added to the diagonal, so that directions that the
+                corpus never showed are not free.
+
+        Raises:
+            EditorError: the second moment is not finite or not positive.
+        """
+        moment = second_moment.float() * weight
+        moment = (moment + moment.T) / 2
+        scale = moment.diagonal().mean()
+        if not torch.isfinite(moment).all() or not scale > 0:
+            raise EditorError("the key statistics are not finite and positive; collect them again")
+        moment = moment + torch.eye(len(moment), device=moment.device) * (scale * jitter)
+        factor, failed = torch.linalg.cholesky_ex(moment)
+        if failed:
+            raise EditorError("the key statistics are not positive definite; collect them over more text")
+        return Preservation(moment, factor)
+
+
+def least_change(keys: Tensor, residuals: Tensor, preserve: Preservation) -> Factors:
+    """The change of a weight that adds `residuals` at `keys` and disturbs other keys least.
+
+    Args:
+        keys: (n, inner), one row a constraint.
+        residuals: (n, outer), what the output at each key shall gain.
+        preserve: the keys that shall keep their values.
+
+    Returns:
+        Factors of rank n (or `inner`, where that is smaller).
+
+    Raises:
+        EditorError: the system has no finite solution.
+    """
+    keys, residuals = keys.float(), residuals.float()
+    count, inner = keys.shape
+    if count < inner:
+        whitened = torch.cholesky_solve(keys.T, preserve.factor)  # (inner, n) = A^-1 K
+        system = torch.eye(count, device=keys.device) + keys @ whitened  # (n, n)
+        right = torch.cholesky_solve(whitened.T, _cholesky(system))  # (n, inner)
+        left = residuals.T  # (outer, n)
+    else:
+        system = preserve.moment + keys.T @ keys  # (inner, inner)
+        left = residuals.T @ keys  # (outer, inner)
+        right = torch.cholesky_inverse(_cholesky(system))
+    if not (torch.isfinite(left).all() and torch.isfinite(right).all()):
+        raise EditorError("the edit has no finite solution")
+    return Factors(left.contiguous(), right.contiguous())
+
+
+def _cholesky(system: Tensor) -> Tensor:
+    factor, failed = torch.linalg.cholesky_ex((system + system.T) / 2)
+    if failed:
+        raise EditorError("the edit's system of equations is not positive definite")
+    return factor

@@ -1,0 +1,182 @@
+"""Second moments of keys, E[k k^T], for every layer that an editor changes: one pass over a corpus.
+
+Texts are packed into rows without padding; the pass stops at the last layer that is needed, before
+its block's down-projection. Results are cached on disk under a digest of the model's weights, the
+texts and the settings, so that a changed model or corpus can never meet old statistics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from safeedit.errors import EditorError
+from safeedit.models.hooks import frozen
+from safeedit.models.structure import Decoder
+from safeedit.models.tokens import Batch, tokenise
+from safeedit.tensors.atomic import atomic_path
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts for statistics, and how much of them is read."""
+
+    texts: Sequence[str]
+    max_tokens: int = 200_000
+    width: int = 128
+    """Tokens a row; longer texts run on into the next row."""
+    rows: int = 32
+    """Rows of one forward pass."""
+
+    def digest(self) -> str:
+        """SHA-256 over texts and settings, hex."""
+        found = hashlib.sha256(json.dumps([self.max_tokens, self.width]).encode())
+        for text in self.texts:
+            data = text.encode("utf-8", "surrogatepass")
+            found.update(len(data).to_bytes(8, "big") + data)
+        return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class Moments:
+    """E[k k^T] by layer, and over how many tokens it was taken."""
+
+    by_layer: dict[int, Tensor]
+    """Layer index to an (inner, inner) float32 matrix."""
+    tokens: int
+
+
+class _Enough(Exception):
+    """Raised to end a forward pass once the last wanted key has been seen."""
+
+
+@torch.no_grad()
+def second_moments(
+    decoder: Decoder,
+    tokenizer: Any,
+    corpus: Corpus,
+    layers: Iterable[int],
+    progress: Progress | None = None,
+) -> Moments:
+    """Collect E[k k^T] of the down-projections of `layers` in one pass.
+
+    Args:
+        decoder: the model.
+        tokenizer: its tokenizer.
+        corpus: what to read.
+        layers: block indices.
+        progress: called with (tokens read, tokens wanted).
+
+    Raises:
+        EditorError: the corpus has no token, or a key is not finite.
+    """
+    wanted = sorted(set(layers))
+    sums = {
+        layer: torch.zeros(p.inner, p.inner, device=p.weight.device)
+        for layer in wanted
+        for p in [decoder.projections[layer]]
+    }
+    seen = 0
+
+    def watch(layer: int) -> Callable[[Any, tuple[Any, ...]], None]:
+        def add(_: Any, args: tuple[Any, ...]) -> None:
+            keys = args[0].reshape(-1, args[0].shape[-1]).float()
+            sums[layer].addmm_(keys.T, keys)
+            if layer == wanted[-1]:
+                raise _Enough
+
+        return add
+
+    with ExitStack() as stack:
+        stack.enter_context(frozen(decoder.model))
+        for layer in wanted:
+            module = decoder.projections[layer].module
+            stack.callback(module.register_forward_pre_hook(watch(layer)).remove)
+        for ids in _packed(tokenizer, corpus):
+            batch = _full_rows(ids.to(decoder.device))
+            try:
+                decoder.base(**batch.forward_args(), use_cache=False)
+            except _Enough:
+                pass
+            seen += ids.numel()
+            if progress is not None:
+                progress(min(seen, corpus.max_tokens), corpus.max_tokens)
+    if seen == 0:
+        raise EditorError("the corpus for key statistics has no text in it")
+    moments = {layer: total / seen for layer, total in sums.items()}
+    if not all(torch.isfinite(moment).all() for moment in moments.values()):
+        raise EditorError("a key of the statistics is not finite")
+    return Moments(moments, seen)
+
+
+def cached_moments(
+    decoder: Decoder,
+    tokenizer: Any,
+    corpus: Corpus,
+    layers: Iterable[int],
+    *,
+    base_digest: str,
+    cache: Path | None,
+    progress: Progress | None = None,
+) -> Moments:
+    """As `second_moments`, from the folder `cache` where an earlier run left them.
+
+    Each layer has a file of its own, so that asking for one layer more reads only that one.
+    """
+    if cache is None:
+        return second_moments(decoder, tokenizer, corpus, layers, progress)
+    key = hashlib.sha256(f"{base_digest}|{corpus.digest()}|v1".encode()).hexdigest()[:40]
+    files = {layer: cache / f"{key}-{layer}.safetensors" for layer in sorted(set(layers))}
+    missing = [layer for layer, file in files.items() if not file.exists()]
+    if missing:
+        found = second_moments(decoder, tokenizer, corpus, missing, progress)
+        cache.mkdir(parents=True, exist_ok=True)
+        for layer, moment in found.by_layer.items():
+            with atomic_path(files[layer]) as temporary:
+                content = {"moment": moment.cpu().contiguous(), "tokens": torch.tensor(found.tokens)}
+                save_file(content, temporary)
+    stored = {layer: load_file(file) for layer, file in files.items()}
+    return Moments(
+        {layer: content["moment"].to(decoder.device) for layer, content in stored.items()},
+        min(int(content["tokens"]) for content in stored.values()),
+    )
+
+
+def _packed(tokenizer: Any, corpus: Corpus) -> Iterator[Tensor]:
+    """(rows, width) id tensors until the corpus or the token limit ends; a last short row stands alone."""
+    left = corpus.max_tokens
+    buffer: list[int] = []
+    size = corpus.width * corpus.rows
+    for start in range(0, len(corpus.texts), 256):
+        rows = tokenise(tokenizer, corpus.texts[start : start + 256])
+        buffer += chain.from_iterable(row.ids for row in rows)
+        while len(buffer) >= size and left > 0:
+            chunk = buffer[: min(size, max(corpus.width, left // corpus.width * corpus.width))]
+            del buffer[: len(chunk)]
+            left -= len(chunk)
+            yield torch.tensor(chunk).view(-1, corpus.width)
+        if left <= 0:
+            return
+    rest = buffer[:left]
+    whole = len(rest) // corpus.width * corpus.width
+    if whole:
+        yield torch.tensor(rest[:whole]).view(-1, corpus.width)
+    if len(rest) > whole:
+        yield torch.tensor(rest[whole:]).view(1, -1)
+
+
+def _full_rows(ids: Tensor) -> Batch:
+    positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    return Batch(ids, torch.ones_like(ids), positions)

@@ -1,0 +1,284 @@
+"""The search for value vectors: what the residual stream should hold at a subject's last token.
+
+For each group a vector delta is added to the output of one block at the subject's last token, and
+found by gradient descent on what the model then says (ROME's v*, arXiv 2202.05262; MEMIT's z,
+arXiv 2210.07229). The work is kept small: all groups are searched together, only positions from the
+subject's last token on are run (earlier ones come from kept keys and values), only the blocks above,
+logits only where they matter, and groups that have reached their goal leave the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from safeedit.editors.rows import Demand, Task
+from safeedit.errors import EditorError
+from safeedit.models.hooks import first_tensor
+from safeedit.models.segment import Prefix, Segment
+from safeedit.models.tokens import Batch, pad_around
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Settings of the search."""
+
+    steps: int
+    rate: float
+    """Adam's step, in units of the root mean square of the hidden state at the subject's last token."""
+    clamp: float
+    """Largest norm of delta, relative to the norm of that hidden state."""
+    decay: float
+    """Weight of the squared relative norm of delta."""
+    stop: float
+    """A group is finished when the mean loss of its rows that want a token or evenness falls below this many nats ..."""
+    leak: float
+    """... and no row of an erasure gives its object's telling token more than this probability."""
+    batch_rows: int
+    """Rows searched together, at most (a group is never split)."""
+    lens_weight: float = 0.0
+    """Weight of keeping telling tokens out of intermediate layers."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """What was found, one row a group."""
+
+    delta: Tensor
+    """(groups, hidden_size), float32."""
+    loss: Tensor
+    """(groups,) loss when the group left the search, in nats."""
+    steps: Tensor
+    """(groups,) steps taken."""
+    norm: Tensor
+    """(groups,) norm of delta relative to the hidden state."""
+
+
+def search(
+    segment: Segment, layer: int, task: Task, settings: Search, fill: int, progress: Progress | None = None
+) -> Values:
+    """Find a value for every group of `task` at the output of block `layer`.
+
+    Args:
+        segment: the model; its parameters must not ask for gradients.
+        layer: the block after which delta is added.
+        task: rows and goals.
+        settings: how to search.
+        fill: a token id to pad with.
+        progress: called with (groups done, groups in all).
+
+    Raises:
+        EditorError: the loss is not finite.
+    """
+    hidden = segment.decoder.hidden_size
+    device = segment.decoder.device
+    delta = torch.zeros(task.groups, hidden, device=device)
+    loss, norm = torch.zeros(task.groups, device=device), torch.zeros(task.groups, device=device)
+    steps = torch.zeros(task.groups, dtype=torch.long, device=device)
+    done = 0
+    for groups, demands in _chunks(task, settings.batch_rows):
+        found = _Chunk(segment, layer, demands, groups, task.table, settings, fill).run()
+        index = torch.tensor(groups, device=device)
+        delta[index], loss[index], steps[index], norm[index] = found.delta, found.loss, found.steps, found.norm
+        done += len(groups)
+        if progress is not None:
+            progress(done, task.groups)
+    return Values(delta, loss, steps, norm)
+
+
+def _chunks(task: Task, rows: int) -> Iterator[tuple[list[int], list[Demand]]]:
+    """Groups of similar length together, so that little is padded."""
+    by_group: list[list[Demand]] = [[] for _ in range(task.groups)]
+    for demand in task.demands:
+        by_group[demand.group].append(demand)
+    order = sorted(range(task.groups), key=lambda g: max(len(d.row.ids) - d.row.pivot for d in by_group[g]))
+    groups: list[int] = []
+    demands: list[Demand] = []
+    for group in order:
+        if groups and len(demands) + len(by_group[group]) > rows:
+            yield groups, demands
+            groups, demands = [], []
+        groups.append(group)
+        demands = demands + by_group[group]
+    if groups:
+        yield groups, demands
+
+
+def _telling(demand: Demand, spot: int) -> int:
+    return demand.telling[1] if demand.telling is not None and demand.telling[0] == spot else -1
+
+
+class _Chunk:
+    """One batch of groups: what is fixed is computed once, then the search runs."""
+
+    def __init__(
+        self,
+        segment: Segment,
+        layer: int,
+        demands: list[Demand],
+        groups: list[int],
+        table: Tensor,
+        settings: Search,
+        fill: int,
+    ) -> None:
+        self.segment, self.layer, self.settings, self.table = segment, layer, settings, table
+        device = segment.decoder.device
+        batch = pad_around([d.row.ids for d in demands], [d.row.pivot for d in demands], fill).to(device)
+        columns = max(d.row.pivot for d in demands)
+        with torch.no_grad():
+            hidden, self.prefix = segment.with_prefix(batch, columns, keep=layer + 1)
+        self.hidden, self.batch = hidden, batch.columns(slice(columns, None))
+        place = {group: index for index, group in enumerate(groups)}
+        self.group = torch.tensor([place[d.group] for d in demands], device=device)
+        self.count = len(groups)
+        spots = [
+            (row, spot - d.row.pivot, hard, soft, d.goals.spread, _telling(d, i))
+            for row, d in enumerate(demands)
+            for i, (spot, hard, soft) in enumerate(zip(d.row.spots, d.goals.hard, d.goals.soft, strict=True))
+        ]
+        columns_of = list(zip(*spots, strict=True))
+        self.spot_row, self.spot_column, self.hard, self.soft = (
+            torch.tensor(c, device=device) for c in columns_of[:4]
+        )
+        self.spread = torch.tensor(columns_of[4], device=device)
+        self.telling = torch.tensor(columns_of[5], device=device)
+        keep = torch.tensor([d.keep for d in demands], device=device)
+        weight = torch.tensor([d.weight for d in demands], device=device)
+        lengths = torch.tensor([len(d.row.spots) for d in demands], device=device, dtype=torch.float32)
+        judged = torch.tensor([not d.keep and d.telling is None for d in demands], device=device)
+        edits = torch.zeros(self.count, device=device).index_add_(0, self.group, (~keep).float())
+        keeps = torch.zeros(self.count, device=device).index_add_(0, self.group, keep.float())
+        share = torch.where(keep, keeps[self.group], edits[self.group])
+        self.row_weight = weight / (lengths * share)  # a mean over spots, then over the group's rows
+        counted = torch.zeros(self.count, device=device).index_add_(0, self.group, judged.float())
+        self.judged_weight = torch.where(judged, 1.0 / (lengths * counted[self.group].clamp(min=1)), 0.0)
+        states = self.hidden[:, 0].float().norm(dim=1)
+        total = torch.zeros(self.count, device=device).index_add_(0, self.group, states)
+        self.scale = total / torch.bincount(self.group, minlength=self.count).clamp(min=1)
+
+    def run(self) -> Values:
+        """Adam with a state for each group, a clamp for each group, and leaving when finished."""
+        settings, width = self.settings, self.hidden.shape[-1]
+        device = self.hidden.device
+        unit = (self.scale / math.sqrt(width))[:, None]
+        delta = torch.zeros(self.count, width, device=device)
+        first, second = torch.zeros_like(delta), torch.zeros_like(delta)
+        taken = torch.zeros(self.count, dtype=torch.long, device=device)
+        final = torch.full((self.count,), math.inf, device=device)
+        rows = torch.arange(len(self.hidden), device=device)
+        active = torch.ones(self.count, dtype=torch.bool, device=device)
+        view = self._view(rows)
+        for step in range(settings.steps + 1):
+            leaf = delta.clone().requires_grad_(True)
+            loss, judged, leak = self._loss(leaf, view)
+            if not torch.isfinite(loss).all():
+                raise EditorError("the search for values gave a loss that is not finite")
+            final = torch.where(active, loss.detach(), final)
+            active = active & ((judged > settings.stop) | (leak > settings.leak))
+            if step == settings.steps or not active.any():
+                break
+            relative = leaf.square().sum(1) / self.scale.square()
+            (loss.sum() + settings.decay * relative.sum()).backward()
+            gradient = leaf.grad
+            assert gradient is not None
+            # Adam in units of the hidden state, so that one rate fits every model.
+            gradient = gradient * unit
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.999 * second + 0.001 * gradient.square()
+            move = first / (1 - 0.9 ** (step + 1))
+            move = move / ((second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8)
+            stepped = delta - settings.rate * unit * move
+            limit = settings.clamp * self.scale[:, None]
+            stepped = stepped * (limit / stepped.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
+            delta = torch.where(active[:, None], stepped, delta)
+            taken += active
+            going = active[self.group]
+            if going.sum() < 0.85 * len(view.rows):
+                view = self._view(going.nonzero()[:, 0])
+        return Values(delta, final, taken, delta.norm(dim=1) / self.scale)
+
+    def _view(self, rows: Tensor) -> _View:
+        inverse = torch.full((len(self.hidden),), -1, device=rows.device)
+        inverse[rows] = torch.arange(len(rows), device=rows.device)
+        spots = (inverse[self.spot_row] >= 0).nonzero()[:, 0]
+        prefix = self.prefix.rows(rows) if self.prefix is not None else None
+        return _View(
+            rows, spots, inverse[self.spot_row[spots]], self.batch.rows(rows), prefix, self.hidden[rows]
+        )
+
+    def _loss(self, delta: Tensor, view: _View) -> tuple[Tensor, Tensor, Tensor]:
+        """(groups,) each: the whole loss, that of the rows judged by loss, the largest leak; zero out of view."""
+        added = delta[self.group[view.rows]].to(view.hidden.dtype)[:, None]
+        moved = torch.cat([view.hidden[:, :1] + added, view.hidden[:, 1:]], dim=1)
+        decoder, layer = self.segment.decoder, self.layer
+        between: list[Tensor] = []
+        with ExitStack() as stack:
+            if self.settings.lens_weight:
+                for block in decoder.blocks[layer + 1 : -1]:
+                    handle = block.register_forward_hook(lambda _, __, out: between.append(first_tensor(out)))
+                    stack.callback(handle.remove)
+            final = (
+                self.segment.run(view.batch, start=layer + 1, hidden=moved, prefix=view.prefix)
+                if layer + 1 < len(decoder.blocks)
+                else decoder.final_norm(moved)
+            )
+        columns = self.spot_column[view.spots]
+        log_p = decoder.logits(final[view.spot_row, columns]).float().log_softmax(-1)  # (spots, V)
+        hard, soft = self.hard[view.spots], self.soft[view.spots]
+        losses = torch.zeros(len(view.spots), device=log_p.device)
+        pick = hard >= 0
+        if pick.any():
+            losses = losses.masked_scatter(pick, -log_p[pick].gather(1, hard[pick, None])[:, 0])
+        pick = soft >= 0
+        if pick.any():
+            wanted = self.table[soft[pick]]
+            cross = -(wanted * log_p[pick]).sum(-1) - torch.special.entr(wanted).sum(-1)
+            losses = losses.masked_scatter(pick, cross)
+        pick = self.spread[view.spots]
+        if pick.any():
+            even = log_p[pick]
+            losses = losses.masked_scatter(pick, math.log(even.shape[-1]) + (even.exp() * even).sum(-1))
+        if between:
+            losses = losses + self.settings.lens_weight * self._lens_loss(between, view, columns)
+        groups = self.group[view.rows][view.spot_row]
+        rows = view.rows[view.spot_row]
+        none = torch.zeros(self.count, device=losses.device)
+        telling = self.telling[view.spots]
+        p = log_p.detach().gather(1, telling.clamp(min=0)[:, None])[:, 0].exp().where(telling >= 0, 0.0)
+        return (
+            none.index_add(0, groups, losses * self.row_weight[rows]),
+            none.index_add(0, groups, losses.detach() * self.judged_weight[rows]),
+            none.scatter_reduce(0, groups, p, "amax"),
+        )
+
+    def _lens_loss(self, between: list[Tensor], view: _View, columns: Tensor) -> Tensor:
+        """(spots,) how much probability intermediate layers give to telling tokens, as -log(1 - p)."""
+        telling = self.telling[view.spots]
+        pick = (telling >= 0).nonzero()[:, 0]
+        total = torch.zeros(len(columns), device=columns.device)
+        if not len(pick):
+            return total
+        states = torch.stack([h[view.spot_row[pick], columns[pick]] for h in between])  # (blocks, picked, d)
+        p = self.segment.decoder.lens(states).float().softmax(-1)
+        p = p.gather(2, telling[pick].expand(len(between), -1)[..., None])[..., 0]
+        return total.index_add(0, pick, -torch.log1p(-p.clamp(max=1 - 1e-6)).mean(0))
+
+
+@dataclass(frozen=True)
+class _View:
+    """The rows that are still searched."""
+
+    rows: Tensor
+    spots: Tensor
+    spot_row: Tensor
+    batch: Batch
+    prefix: Prefix | None
+    hidden: Any
