@@ -1,0 +1,39 @@
+"""What a model says before and after an edit, and the verdict that follows from it.
+
+`PROBES` names every probe; `suite.load_suite` reads which of them to run and with which gates;
+`runner.build_pack`, `runner.measure` and `runner.judge` do the work. The probes' own code lies in
+the package ``safeedit_probes``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from safeedit.registry import Registry
+
+if TYPE_CHECKING:
+    from safeedit.probes.base import Probe
+
+PROBES: Registry[Probe[Any, Any]] = Registry(
+    "probe",
+    "safeedit.probes",
+    "safeedit.probes.base:Probe",
+    {
+        "forgetting.direct": "safeedit_probes.forgetting_direct:DirectRecall",
+        "forgetting.paraphrase": "safeedit_probes.forgetting_paraphrase:ParaphraseRecall",
+        "forgetting.alias": "safeedit_probes.forgetting_alias:AliasRecall",
+        "forgetting.lens": "safeedit_probes.forgetting_lens:LogitLens",
+        "success.direct": "safeedit_probes.success_direct:DirectSuccess",
+        "success.paraphrase": "safeedit_probes.success_paraphrase:ParaphraseSuccess",
+        "success.old_answer": "safeedit_probes.success_old_answer:OldAnswer",
+        "locality.same_subject": "safeedit_probes.locality_same_subject:SameSubject",
+        "locality.same_relation": "safeedit_probes.locality_same_relation:SameRelation",
+        "locality.same_object": "safeedit_probes.locality_same_object:SameObject",
+        "locality.homonym": "safeedit_probes.locality_homonym:Homonyms",
+        "locality.prompts": "safeedit_probes.locality_prompts:NeighbourPrompts",
+        "utility.perplexity": "safeedit_probes.utility_perplexity:Perplexity",
+        "utility.kl": "safeedit_probes.utility_kl:Divergence",
+    },
+)
+
+__all__ = ["PROBES"]

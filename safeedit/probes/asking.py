@@ -1,0 +1,217 @@
+"""Probes that ask and read the answer: units of prompts, and how they are chosen within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from safeedit.errors import ProbeError
+from safeedit.probes.base import Context, Options, Plan, Probe, View
+from safeedit.probes.fold import key
+from safeedit.probes.match import Answer, find_leak, is_empty, states
+from safeedit.triples.catalogue import SUBJECT
+from safeedit.triples.facts import Fact
+from safeedit.triples.placebos import PlaceboKind, placebo_kind, placebo_names
+
+if TYPE_CHECKING:
+    from safeedit.models.generate import Generation
+
+Answers = Mapping[str, "Generation"]
+
+EMPTY_AFTER = 0.5
+EMPTY_BEFORE = 0.1
+FEWEST_TEMPLATES = 2
+
+
+@dataclass(frozen=True, repr=False)
+class Unit:
+    """One fact (or control, or prompt) and the prompts that ask about it."""
+
+    index: int
+    """Of the fact or control, within its list."""
+    cluster: int
+    """Units of one cluster (one subject) are not independent of each other."""
+    prompts: tuple[str, ...]
+    answer: Answer
+    """What is looked for."""
+    refuted: Answer | None = None
+    """What must not be said beside it."""
+
+    def leaks(self, answers: Answers) -> bool:
+        """Whether any of the prompts is answered with the answer."""
+        return any(find_leak(self.answer, p, answers[p].text) is not None for p in self.prompts)
+
+    def stated(self, answers: Answers) -> int:
+        """How many of the prompts are answered with the answer first, and not refuted after it."""
+        return sum(self._stated(prompt, answers[prompt].text) for prompt in self.prompts)
+
+    def _stated(self, prompt: str, text: str) -> bool:
+        if not states(self.answer, text):
+            return False
+        return self.refuted is None or find_leak(self.refuted, prompt, text) is None
+
+    def material(self) -> dict[str, object]:
+        """As JSON values."""
+        return {
+            "index": self.index,
+            "prompts": list(self.prompts),
+            "answer": self.answer.material(),
+            "refuted": self.refuted and self.refuted.material(),
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class AskPlan(Plan):
+    """Units to ask about, and the same questions about invented subjects."""
+
+    units: tuple[Unit, ...]
+    placebos: tuple[Unit, ...] = ()
+    untested: int = 0
+    """Facts that the probe is for but has no prompt for."""
+
+    def prompts(self) -> tuple[str, ...]:
+        """Every prompt once."""
+        return tuple(dict.fromkeys(p for unit in (*self.units, *self.placebos) for p in unit.prompts))
+
+    def material(self) -> object:
+        """As JSON values."""
+        return {
+            "units": [unit.material() for unit in self.units],
+            "placebos": [unit.material() for unit in self.placebos],
+            "untested": self.untested,
+        }
+
+
+class AskOptions(Options):
+    """Settings of every probe that generates text."""
+
+    tokens: int = Field(default=64, ge=1, le=4096)
+    """New tokens for each prompt, at most."""
+
+
+class AskProbe(Probe[AskPlan, Answers]):
+    """A probe whose observation is what the model wrote."""
+
+    options: AskOptions
+    options_model = AskOptions
+
+    @property
+    def protocol(self) -> str:
+        """Greedy decoding, and how long."""
+        return f"greedy-{self.options.tokens}"
+
+    @property
+    def new_tokens(self) -> int:
+        """From the suite."""
+        return self.options.tokens
+
+    def observe(self, plan: AskPlan, view: View) -> Answers:
+        """The continuation of every prompt; a missing one is an error, never a silence."""
+        if any(prompt not in view.answers for prompt in plan.prompts()):
+            raise ProbeError("a prompt of the plan was not answered")
+        return {prompt: view.answers[prompt] for prompt in plan.prompts()}
+
+
+def counts(units: Iterable[Unit], before: Answers, after: Answers) -> tuple[dict[str, float], bool]:
+    """Numbers about the answers themselves, and whether so many went empty that silence proves nothing."""
+    prompts = list(dict.fromkeys(prompt for unit in units for prompt in unit.prompts))
+    empty_before = sum(is_empty(before[prompt].text) for prompt in prompts)
+    empty_after = sum(is_empty(after[prompt].text) for prompt in prompts)
+    detail: dict[str, float] = {
+        "prompts": len(prompts),
+        "empty_before": empty_before,
+        "empty_after": empty_after,
+        "truncated_after": sum(after[prompt].truncated for prompt in prompts),
+    }
+    silenced = empty_after > EMPTY_AFTER * len(prompts) and empty_before < EMPTY_BEFORE * len(prompts)
+    return detail, silenced
+
+
+def fill(template: str, name: str) -> str:
+    """The prompt that a template makes for a name."""
+    return template.replace(SUBJECT, name)
+
+
+def chosen(context: Context, templates: Iterable[str], label: str, limit: int) -> tuple[str, ...]:
+    """`limit` of the templates, at random but always the same; a smaller limit takes a subset of a larger."""
+    distinct = list(dict.fromkeys(templates))
+    if len(distinct) <= limit:
+        return tuple(distinct)
+    picked = set(context.rng(f"templates|{label}").sample(distinct, len(distinct))[:limit])
+    return tuple(template for template in distinct if template in picked)
+
+
+def affordable(limit: int, budget: int, askings: int) -> int:
+    """How many templates each of `askings` (fact, name) pairs may have, within a budget of prompts."""
+    return max(FEWEST_TEMPLATES, min(limit, budget // max(1, askings)))
+
+
+def clusters(context: Context) -> dict[tuple[str, ...], int]:
+    """A number for each subject of the request, by its folded name."""
+    found: dict[tuple[str, ...], int] = {}
+    for fact in context.facts:
+        found.setdefault(key(fact.subject), len(found))
+    return found
+
+
+def answer_of(
+    context: Context, fact: Fact, spellings: tuple[str, ...], *, beside: str | None = None
+) -> Answer:
+    """What is looked for in answers about `fact`.
+
+    Args:
+        context: the request and the controls.
+        fact: the fact.
+        spellings: the object and its other spellings.
+        beside: a different object that may be said and may contain the looked-for one.
+    """
+    relation = context.catalogue.get(fact.relation)
+    listed = tuple(relation.objects) if relation is not None else ()
+    of_others = {c.object for c in context.controls.facts if c.relation == fact.relation}
+    own = {key(spelling) for spelling in spellings}
+    others = {*listed, *of_others, *((beside,) if beside else ())}
+    answer = Answer(
+        spellings=spellings,
+        closed=bool(listed),
+        others=tuple(sorted(other for other in others if key(other) not in own)),
+        names=(fact.subject, *fact.aliases, *((beside,) if beside else ())),
+    )
+    # Prepared here, so that an object that could never be found is refused before any editing.
+    assert answer.patterns
+    return answer
+
+
+def old_answer(context: Context, fact: Fact) -> Answer:
+    """What the model shall no longer say of `fact` (for an insertion: what it shall say)."""
+    return answer_of(context, fact, (fact.object, *fact.object_aliases), beside=fact.new_object)
+
+
+def placebo_pairs(context: Context, asked: Sequence[tuple[int, Fact]], count: int) -> list[tuple[int, str]]:
+    """`count` pairs of a fact's index and an invented name, spread over the facts of `asked`.
+
+    No invented name shares a word with a subject of the request, or is the name of a control.
+    """
+    if not asked:
+        return []
+    picked = list(asked)
+    if len(picked) > count:
+        picked = context.rng("placebo facts").sample(picked, count)
+    each = -(-count // len(picked))
+    taken = {word for fact in context.facts for name in (fact.subject, *fact.aliases) for word in key(name)}
+    controls = {key(control.subject) for control in context.controls.facts}
+    pools: dict[PlaceboKind, Iterator[str]] = {}
+    pairs = []
+    for _ in range(each):
+        for index, fact in picked:
+            kind = placebo_kind(fact.about)
+            if kind not in pools:
+                names = placebo_names(kind, 3 * each * len(picked) + 60, context.seed)
+                pools[kind] = (n for n in names if not taken & set(key(n)) and key(n) not in controls)
+            name = next(pools[kind], None)
+            if name is None:
+                raise ProbeError("too few invented names differ from the names of the request")
+            pairs.append((index, name))
+    return pairs[:count]

@@ -1,0 +1,155 @@
+"""From figures to a verdict, from verdicts to the run's verdict and its evidence grade.
+
+Everything fails closed: a figure that is missing or not a number is an ERROR, a bound that
+straddles its limit is INCONCLUSIVE, and a rung of the ladder that has no probes cannot be granted.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from safeedit.probes.base import Family, Figures, Grade, Number, Verdict
+from safeedit.triples.facts import Op
+
+LADDER: tuple[Grade, ...] = ("G0", "G1", "G2", "G3", "G4", "G5")
+
+RUNGS: Mapping[Grade, Mapping[Op, frozenset[str]]] = {
+    "G1": {
+        "erase": frozenset({"forgetting.direct", "forgetting.paraphrase", "forgetting.alias"}),
+        "modify": frozenset({"success.direct", "success.paraphrase", "success.old_answer"}),
+        "insert": frozenset({"success.direct", "success.paraphrase"}),
+    },
+}
+"""The probes that a rung needs for each operation. A rung that is not listed cannot be granted: its
+probes (sampling, elicitation, quantised and relearnt models) do not exist, and a rung needs the ones
+below it."""
+
+_WHEN = re.compile(r"n\s*(<|<=|>|>=)\s*(\d{1,9})")
+_BOUNDS: Mapping[Number, str] = {"upper95": "<=", "lower95": ">=", "excess95": "<="}
+
+
+class Gate(BaseModel):
+    """One condition on one figure; `when` says for which numbers of units it is the one that counts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    on: Number
+    op: Literal["<=", ">="]
+    value: Annotated[float, Field(allow_inf_nan=False)]
+    when: Annotated[str, Field(pattern=rf"^{_WHEN.pattern}$")] | None = None
+    """``n<149`` and the like; without it the gate counts for every number of units."""
+
+    @model_validator(mode="after")
+    def _right_way_round(self) -> Gate:
+        if self.op != _BOUNDS.get(self.on, self.op):
+            raise ValueError(f"{self.on} can only be compared with {_BOUNDS[self.on]}")
+        return self
+
+    def applies(self, n: int) -> bool:
+        """Whether this gate is the one for `n` units."""
+        if self.when is None:
+            return True
+        found = _WHEN.fullmatch(self.when)
+        assert found is not None
+        limit = int(found[2])
+        return {"<": n < limit, "<=": n <= limit, ">": n > limit, ">=": n >= limit}[found[1]]
+
+    def holds(self, figure: float) -> bool:
+        """Whether a figure satisfies the condition."""
+        return figure <= self.value if self.op == "<=" else figure >= self.value
+
+
+def decide(figures: Figures, gates: Sequence[Gate]) -> tuple[Verdict, Gate | None]:
+    """The verdict of one probe and the gate that decided it.
+
+    The first gate whose `when` holds counts; if none does, there are too few units to decide. A
+    bound that misses its limit is a FAIL if the measured rate itself misses it, and otherwise
+    INCONCLUSIVE: the data allow both.
+    """
+    if not _finite(figures):
+        return "ERROR", None
+    if figures.verdict is not None:
+        return figures.verdict, None
+    gate = next((gate for gate in gates if gate.applies(figures.n)), None)
+    if gate is None or figures.n == 0:
+        return "INCONCLUSIVE", None
+    figure: float | None = getattr(figures, gate.on)
+    if figure is None:
+        return "ERROR", gate
+    if gate.holds(figure):
+        return ("INCONCLUSIVE" if figures.doubtful else "PASS"), gate
+    if gate.on not in _BOUNDS:
+        return "FAIL", gate
+    measured = figures.after
+    if measured is None or (gate.on == "excess95" and figures.placebo is None):
+        return "ERROR", gate
+    if gate.on == "excess95":
+        measured -= figures.placebo or 0.0
+    return ("INCONCLUSIVE" if gate.holds(measured) else "FAIL"), gate
+
+
+def _finite(figures: Figures) -> bool:
+    numbers = [getattr(figures, name) for name in Number.__args__]  # type: ignore[attr-defined]
+    numbers += [figures.before, figures.placebo, *figures.detail.values()]
+    return all(number is None or math.isfinite(number) for number in numbers)
+
+
+def overall(
+    verdicts: Mapping[str, Verdict],
+    required: Collection[str],
+    baseline: Mapping[Op, bool],
+) -> Verdict:
+    """The run's verdict.
+
+    Args:
+        verdicts: by probe.
+        required: the probes that must pass.
+        baseline: for each operation of the request, whether the base model knew any of its facts.
+    """
+    needed = [verdict for probe, verdict in verdicts.items() if probe in required]
+    if "ERROR" in verdicts.values() or not needed:
+        return "ERROR"
+    if "FAIL" in needed:
+        return "FAIL"
+    if not any(baseline.values()):
+        return "NO_BASELINE"
+    if "INCONCLUSIVE" in needed or not all(baseline.values()) or "PASS" not in needed:
+        return "INCONCLUSIVE"
+    return "PASS"
+
+
+def grade(
+    verdicts: Mapping[str, Verdict],
+    families: Mapping[str, Family],
+    ops: Collection[Op],
+    *,
+    evidence: bool,
+) -> Grade:
+    """The highest rung whose probes all pass, and all those of the rungs below.
+
+    A probe that found nothing to test (SKIPPED) does not stand in the way, but a rung needs at least
+    one PASS for each operation. Nothing is granted by a suite that is not evidence, after an error,
+    or to a model whose language broke: silence of a wreck is not suppression.
+    """
+    wrecked = any(families[p] == "utility" and verdict == "FAIL" for p, verdict in verdicts.items())
+    if not evidence or not ops or wrecked or "ERROR" in verdicts.values():
+        return "G0"
+    reached: Grade = "G0"
+    for rung in LADDER[1:]:
+        needs = RUNGS.get(rung, {})
+        for op in ops:
+            found = [verdicts.get(probe) for probe in needs.get(op, ())]
+            if "PASS" not in found or not set(found) <= {"PASS", "SKIPPED"}:
+                return reached
+        reached = rung
+    return reached
+
+
+def at_least(reached: Grade, asked: Grade | None) -> bool:
+    """Whether a grade is as high as the one that was asked for."""
+    return asked is None or LADDER.index(reached) >= LADDER.index(asked)

@@ -1,0 +1,148 @@
+"""Probes that count leaks: facts whose old object is still said to any of their prompts."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field
+
+from safeedit.probes import stats
+from safeedit.probes.asking import (
+    Answers,
+    AskOptions,
+    AskPlan,
+    AskProbe,
+    Unit,
+    affordable,
+    chosen,
+    clusters,
+    counts,
+    fill,
+    old_answer,
+    placebo_pairs,
+)
+from safeedit.probes.base import Context, Figures
+from safeedit.probes.fold import key
+from safeedit.triples.catalogue import SUBJECT
+from safeedit.triples.facts import Fact, Op
+
+
+class LeakOptions(AskOptions):
+    """Settings of a leak probe."""
+
+    templates: int = Field(default=20, ge=1)
+    """Phrasings for each name of each fact, at most."""
+    budget: int = Field(default=4000, ge=1)
+    """Prompts in all, at most; every name of every fact keeps at least two."""
+    placebos: int = Field(default=50, ge=1)
+    """How many (fact, invented subject) pairs are asked too."""
+
+
+class LeakProbe(AskProbe):
+    """Base of the probes whose unit is a fact and whose hit is its old object in any continuation.
+
+    A fact counts if the base model knew it. A fact that it did not know counts from the moment
+    that the edited model says it, so that no leak is lost.
+    """
+
+    metric = "leak_rate"
+    unit = "fact"
+    gateable = frozenset({"leaks", "after", "upper95"})
+    options: LeakOptions
+    options_model = LeakOptions
+    ops: ClassVar[frozenset[Op]] = frozenset({"erase"})
+
+    @abstractmethod
+    def names(self, fact: Fact) -> tuple[str, ...]:
+        """The names under which the subject is asked about; none if the probe is not for this fact."""
+
+    @abstractmethod
+    def templates(self, fact: Fact) -> tuple[str, ...]:
+        """The phrasings."""
+
+    def plan(self, context: Context) -> AskPlan:
+        """Every fact of the request that the probe is for, and its placebos."""
+        asked = [
+            (i, fact) for i, fact in enumerate(context.facts) if fact.op in self.ops and self.names(fact)
+        ]
+        pairs = sum(len(self.names(fact)) for _, fact in asked)
+        limit = affordable(self.options.templates, self.options.budget, pairs)
+        subject = clusters(context)
+        units, shown, untested = [], {}, 0
+        for index, fact in asked:
+            templates = chosen(context, self.templates(fact), str(index), limit)
+            prompts = dict.fromkeys(
+                fill(template, name)
+                for name in self.names(fact)
+                for template in templates
+                if _fits(template, name, fact)
+            )
+            if not prompts:
+                untested += 1
+                continue
+            units.append(Unit(index, subject[key(fact.subject)], tuple(prompts), old_answer(context, fact)))
+            shown[index] = tuple(template for template in templates if SUBJECT in template)
+        pairs_of = [(unit.index, context.facts[unit.index]) for unit in units if shown[unit.index]]
+        placebos = [
+            Unit(
+                index,
+                number,
+                tuple(fill(template, name) for template in shown[index]),
+                old_answer(context, context.facts[index]),
+            )
+            for number, (index, name) in enumerate(placebo_pairs(context, pairs_of, self.options.placebos))
+        ]
+        return AskPlan(tuple(units), tuple(placebos), untested)
+
+    def covers(self, plan: AskPlan) -> frozenset[int]:
+        """The facts that are asked about."""
+        return frozenset(unit.index for unit in plan.units)
+
+    def said(self, plan: AskPlan, seen: Answers) -> frozenset[int]:
+        """The facts with at least one leak."""
+        return frozenset(unit.index for unit in plan.units if unit.leaks(seen))
+
+    def figures(self, plan: AskPlan, before: Answers, after: Answers, known: Mapping[int, bool]) -> Figures:
+        """Leak rates over facts, exact and cluster-aware bounds, chance by placebo."""
+        if not plan.units:
+            # A fact that cannot be asked about is not one that was forgotten.
+            return Figures(0, verdict="INCONCLUSIVE" if plan.untested else "SKIPPED")
+        was, now = self.said(plan, before), self.said(plan, after)
+        units = [unit for unit in plan.units if known.get(unit.index, False) or unit.index in now]
+        detail, silenced = counts(plan.units, before, after)
+        detail |= {
+            "unknown": sum(not known.get(unit.index, False) for unit in plan.units),
+            "unknown_leaks": sum(unit.index in now for unit in units if not known.get(unit.index, False)),
+            "untested": plan.untested,
+            "placebo_units": len(plan.placebos),
+        }
+        placebo = _share(plan.placebos, after)
+        if plan.placebos:
+            detail["placebo_before"] = _share(plan.placebos, before) or 0.0
+        n, leaks = len(units), sum(unit.index in now for unit in units)
+        if not n:
+            return Figures(0, placebo=placebo, detail=detail, verdict="NO_BASELINE")
+        grouped: dict[int, list[bool]] = {}
+        for unit in units:
+            grouped.setdefault(unit.cluster, []).append(unit.index in now)
+        return Figures(
+            n=n,
+            before=sum(unit.index in was for unit in units) / n,
+            after=leaks / n,
+            leaks=leaks,
+            upper95=stats.clustered_rate_upper(grouped),
+            placebo=placebo,
+            detail=detail,
+            doubtful=silenced or plan.untested > 0,
+        )
+
+
+def _fits(template: str, name: str, fact: Fact) -> bool:
+    """A whole prompt without a gap for the subject already names it, and by its own name."""
+    return SUBJECT in template or name == fact.subject
+
+
+def _share(units: tuple[Unit, ...], answers: Answers) -> float | None:
+    return sum(unit.leaks(answers) for unit in units) / len(units) if units else None

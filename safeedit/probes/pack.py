@@ -1,0 +1,130 @@
+"""A probe pack: every prompt of a run and what is looked for in its answer, decided before any editing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from safeedit.errors import ProbeError, SafeEditError, UsageError
+from safeedit.probes.asking import Unit, affordable, chosen, clusters, fill, old_answer
+from safeedit.probes.base import Context, Grade, Plan
+from safeedit.probes.controls import Controls
+from safeedit.probes.fold import key
+from safeedit.probes.gates import LADDER
+from safeedit.probes.suite import Baseline, Entry, Suite
+from safeedit.triples.catalogue import SUBJECT, Catalogue
+from safeedit.triples.facts import Fact
+
+
+@dataclass(frozen=True, repr=False)
+class ProbePack:
+    """What will be asked of the base model and of the edited one, word for word the same."""
+
+    suite: Suite
+    context: Context
+    plans: Mapping[str, Plan]
+    baseline: tuple[Unit, ...]
+    """What is asked beside the probes to find out which facts the base model knows."""
+    assurance: Grade | None = None
+    """The grade that the run must reach."""
+
+    def __repr__(self) -> str:
+        return "<ProbePack>"
+
+    def material(self) -> dict[str, object]:
+        """Everything that was decided, as JSON values, for a keyed commitment; it holds personal data."""
+        return {
+            "suite": dict(self.suite.document),
+            "seed": self.context.seed,
+            "assurance": self.assurance,
+            "baseline": [unit.material() for unit in self.baseline],
+            "probes": {name: plan.material() for name, plan in self.plans.items()},
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells packs apart within a process; never written anywhere, because it could be guessed at."""
+        text = json.dumps(self.material(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def required(self, entry: Entry) -> bool:
+        """Whether a probe must pass: the suite says so, or the asked grade rests on it."""
+        if entry.required or self.assurance is None or entry.probe.grade is None:
+            return entry.required
+        return LADDER.index(entry.probe.grade) <= LADDER.index(self.assurance)
+
+    def generations(self) -> dict[int, tuple[str, ...]]:
+        """Every prompt once for each length that it is wanted in, by number of new tokens."""
+        wanted: dict[int, dict[str, None]] = {}
+        for unit in self.baseline:
+            wanted.setdefault(self.suite.baseline.tokens, {}).update(dict.fromkeys(unit.prompts))
+        for entry in self.suite.entries:
+            prompts = self.plans[entry.probe.id].prompts()
+            if prompts:
+                wanted.setdefault(entry.probe.new_tokens, {}).update(dict.fromkeys(prompts))
+        return {tokens: tuple(prompts) for tokens, prompts in wanted.items()}
+
+
+def build_pack(
+    suite: Suite,
+    facts: Sequence[Fact],
+    controls: Controls,
+    catalogue: Catalogue,
+    seed: int,
+    *,
+    assurance: Grade | None = None,
+) -> ProbePack:
+    """Decide every prompt of a run; the models play no part in it.
+
+    Args:
+        suite: which probes, with which settings.
+        facts: the request.
+        controls: what must survive.
+        catalogue: the relations, those of the policy included.
+        seed: the same seed and request give the same pack.
+        assurance: the grade that the policy asks for.
+
+    Raises:
+        UsageError: there is no fact, or the controls use a relation that is not in the catalogue.
+        ProbeError: a probe could not decide its prompts.
+    """
+    if not facts:
+        raise UsageError("there is no fact to probe")
+    context = Context(tuple(facts), controls, catalogue, seed)
+    plans: dict[str, Plan] = {}
+    for entry in suite.entries:
+        failure = ""
+        try:
+            plans[entry.probe.id] = entry.probe.plan(context)
+        except SafeEditError:
+            raise
+        except Exception as error:
+            # The text of an unforeseen error may quote a prompt; its class says enough.
+            failure = type(error).__name__
+        if failure:
+            raise ProbeError(f"the probe {entry.probe.id} could not be planned ({failure})")
+    covered = {i for entry in suite.entries for i in entry.probe.covers(plans[entry.probe.id])}
+    return ProbePack(suite, context, plans, _baseline(context, suite.baseline, covered), assurance)
+
+
+def _baseline(context: Context, options: Baseline, covered: set[int]) -> tuple[Unit, ...]:
+    """Questions about the facts that no probe of the suite looks for, so that it is known what was known."""
+    asked = [(i, fact) for i, fact in enumerate(context.facts) if fact.old is not None and i not in covered]
+    limit = affordable(options.templates, options.budget, sum(1 + len(fact.aliases) for _, fact in asked))
+    subject = clusters(context)
+    units = []
+    for index, fact in asked:
+        templates = chosen(context, (*fact.edit_templates, *fact.probe_templates), str(index), limit)
+        prompts = dict.fromkeys(
+            fill(template, name)
+            for name in (fact.subject, *fact.aliases)
+            for template in templates
+            if SUBJECT in template or name == fact.subject
+        )
+        if not prompts:
+            raise ProbeError("a fact has no phrasing at all, so nothing can be found out about it")
+        units.append(Unit(index, subject[key(fact.subject)], tuple(prompts), old_answer(context, fact)))
+    return tuple(units)

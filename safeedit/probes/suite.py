@@ -1,0 +1,191 @@
+"""Which probes are run, with which settings and gates: suites as YAML, read with positions in every error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from safeedit.errors import UsageError
+from safeedit.policy.files import read_bounded, shown_path
+from safeedit.policy.positions import Positions, validated
+from safeedit.policy.problems import Place, Problems, one_of
+from safeedit.policy.scalars import plain_data
+from safeedit.policy.tree import read_tree
+from safeedit.probes import PROBES
+from safeedit.probes.base import Probe
+from safeedit.probes.gates import Gate
+
+MAX_BYTES = 2**20
+
+Loc = tuple[int | str, ...]
+
+
+class Baseline(BaseModel):
+    """How it is found out what the base model knows of the facts that no leak probe asks about."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    templates: int = Field(default=20, ge=1)
+    """Phrasings for each name of each fact, at most."""
+    budget: int = Field(default=8000, ge=1)
+    """Prompts in all, at most; every name of every fact keeps at least two."""
+    tokens: int = Field(default=64, ge=1, le=4096)
+    """New tokens for each prompt, at most."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    id: str
+    required: bool = True
+    options: dict[str, Any] = Field(default_factory=dict)
+    gates: list[Gate] = Field(default_factory=list)
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    note: str = ""
+    evidence: bool = True
+    controls: Annotated[str, Field(min_length=1)] | None = None
+    retained: Annotated[str, Field(min_length=1)] | None = None
+    baseline: Baseline = Baseline()
+    probes: Annotated[list[_Entry], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One probe of a suite, ready to be run."""
+
+    probe: Probe[Any, Any]
+    required: bool
+    gates: tuple[Gate, ...]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite, checked."""
+
+    name: str
+    note: str
+    """What a reader of the figures should know of the suite."""
+    evidence: bool
+    """Whether a grade may rest on it; False for a suite that only smokes out what is broken."""
+    entries: tuple[Entry, ...]
+    baseline: Baseline
+    controls: Path | None
+    """Controls of the suite's own."""
+    retained: Path | None
+    document: Mapping[str, Any]
+    """The suite as JSON values, defaults filled in, for a commitment."""
+
+
+def suite_names() -> tuple[str, ...]:
+    """The suites that ship with safeedit."""
+    folder = files("safeedit_probes") / "suites"
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
+
+
+def load_suite(name_or_path: str | os.PathLike[str]) -> Suite:
+    """The suite of that name, or in that file.
+
+    Raises:
+        PolicyError: the file is not a valid suite; everything that is wrong, with positions.
+        UsageError: there is neither a suite of that name nor such a file.
+    """
+    given = os.fspath(name_or_path)
+    if given in suite_names():
+        with as_file(files("safeedit_probes") / "suites" / f"{given}.yaml") as path:
+            return _read(path)
+    path = Path(given)
+    if not path.suffix and not path.exists():
+        raise UsageError(f"the suite {one_of(given, suite_names())}; or give a file (.yaml)")
+    return _read(path)
+
+
+def _read(path: Path) -> Suite:
+    file, problems = shown_path(path), Problems()
+    root = read_tree(read_bounded(path, MAX_BYTES, problems), file, problems)
+    problems.raise_if_any()
+    if root is None:
+        problems.stop(Place(file, 1, 1), "the file is empty; a suite needs 'name' and 'probes'")
+    positions = Positions(file, root)
+    document, errors = validated(_Document, plain_data(root))
+    for error in errors:
+        loc: Loc = error["loc"]
+        unknown = error["type"] == "extra_forbidden"
+        place = positions.key(loc) if unknown else positions.value(loc)
+        problems.add(place, _told(error))
+    problems.raise_if_any()
+    assert document is not None
+    entries = _entries(document, positions, problems)
+    problems.raise_if_any()
+    return Suite(
+        name=document.name,
+        note=document.note.strip(),
+        evidence=document.evidence,
+        entries=entries,
+        baseline=document.baseline,
+        controls=path.parent / document.controls if document.controls else None,
+        retained=path.parent / document.retained if document.retained else None,
+        document={
+            **document.model_dump(mode="json", exclude={"controls", "retained"}),
+            "probes": [
+                {
+                    "id": entry.probe.id,
+                    "required": entry.required,
+                    "options": entry.probe.options.model_dump(mode="json"),
+                    "gates": [gate.model_dump(mode="json") for gate in entry.gates],
+                }
+                for entry in entries
+            ],
+        },
+    )
+
+
+def _entries(document: _Document, positions: Positions, problems: Problems) -> tuple[Entry, ...]:
+    found: dict[str, Entry] = {}
+    for index, entry in enumerate(document.probes):
+        here: Loc = ("probes", index)
+        if entry.id not in PROBES:
+            problems.add(positions.value((*here, "id")), f"the probe {one_of(entry.id, PROBES.names())}")
+            continue
+        if entry.id in found:
+            problems.add(positions.value((*here, "id")), "this probe is already listed; list it once")
+            continue
+        kind = PROBES.get(entry.id)
+        _, errors = validated(kind.options_model, entry.options)
+        for error in errors:
+            loc = (*here, "options", *error["loc"])
+            unknown = error["type"] == "extra_forbidden"
+            fields = kind.options_model.model_fields
+            told = f"an option {one_of(error['loc'][-1], fields)}" if unknown and fields else _told(error)
+            problems.add(positions.key(loc) if unknown else positions.value(loc), told)
+        if not entry.gates:
+            problems.add(positions.value(here), "a probe needs at least one gate under 'gates'")
+        for number, gate in enumerate(entry.gates):
+            if gate.on not in kind.gateable:
+                known = ", ".join(sorted(kind.gateable))
+                place = positions.value((*here, "gates", number, "on"))
+                problems.add(place, f"this probe gives no such figure; a gate may stand on: {known}")
+        if not errors:
+            found[entry.id] = Entry(kind(entry.options), entry.required, tuple(entry.gates))
+    if found and not any(entry.required for entry in found.values()):
+        problems.add(positions.value(("probes",)), "at least one probe must be required")
+    return tuple(found.values())
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    if error["type"] == "missing":
+        return f"the key {error['loc'][-1]!r} is missing"
+    message = str(error["msg"])
+    return message[:1].lower() + message[1:]
