@@ -22,7 +22,7 @@ MAX_BYTES = 2**30
 MAX_LINE = 2**16
 MAX_FACTS = 1_000_000
 
-_MODELS: dict[object, type[StatedFact]] = {"erase": StatedFact, "modify": ChangedFact, "insert": StatedFact}
+_MODELS: dict[str, type[StatedFact]] = {"erase": StatedFact, "modify": ChangedFact, "insert": StatedFact}
 
 
 class _TwiceError(ValueError):
@@ -37,7 +37,8 @@ def include_facts_files(data: object, policy_path: str, positions: Positions, pr
     """
     operations = data.get("operations") if isinstance(data, Mapping) else None
     for index, operation in enumerate(operations if isinstance(operations, list) else ()):
-        if not isinstance(operation, dict) or operation.get("op") not in _MODELS:
+        op = operation.get("op") if isinstance(operation, dict) else None
+        if not isinstance(op, str) or op not in _MODELS:
             continue
         name = operation.get("facts_file")
         if not isinstance(name, str) or not name or "facts" in operation or "subjects" in operation:
@@ -50,7 +51,7 @@ def include_facts_files(data: object, policy_path: str, positions: Positions, pr
         reason = ""
         try:
             with open(path, "rb") as file:
-                reader = _Reader(shown_path(path), str(operation["op"]), index, problems)
+                reader = _Reader(shown_path(path), op, index, problems)
                 reader.read(file)
         except (OSError, ValueError) as error:
             reason = why_unreadable(error)

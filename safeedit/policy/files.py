@@ -42,12 +42,12 @@ def read_bounded(path: str | os.PathLike[str], limit: int, problems: Problems) -
         PolicyError: the file is missing, unreadable, too large or not UTF-8.
     """
     start = Place(shown_path(path), 1, 1)
-    reason, data, size = "", b"", 0
+    reason, data, size = "", bytearray(), 0
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if size <= limit:
-                data = file.read(limit + 1)
+            while max(size, len(data)) <= limit and (chunk := file.read(2**16)):
+                data += chunk
     except (OSError, ValueError) as error:
         reason = why_unreadable(error)
     if reason:
@@ -62,7 +62,7 @@ def read_bounded(path: str | os.PathLike[str], limit: int, problems: Problems) -
     return text
 
 
-def decoded(data: bytes, start: Place) -> str | Place:
+def decoded(data: bytes | bytearray, start: Place) -> str | Place:
     """The text of UTF-8 bytes that begin at `start`, or where the first wrong byte stands."""
     try:
         return data.decode("utf-8")

@@ -10,7 +10,7 @@ from safeedit.policy.model import Policy
 from safeedit.policy.positions import Positions, tell, validated
 from safeedit.policy.problems import Place, Problems
 from safeedit.policy.rules import all_findings
-from safeedit.policy.scalars import parameter_data, plain_data
+from safeedit.policy.scalars import EMPTY, parameter_data, plain_data
 from safeedit.policy.tree import ListNode, MapNode, Node, read_tree
 
 MAX_BYTES = 16 * 2**20
@@ -29,7 +29,7 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
     if not isinstance(root, MapNode):
         message = (
             "the file is empty; a policy begins with 'apiVersion: safeedit/v1'"
-            if root is None or (not isinstance(root, ListNode) and plain_data(root) in (None, ""))
+            if root is None or (not isinstance(root, ListNode) and plain_data(root) in (EMPTY, ""))
             else "a policy must be a mapping (key: value) that begins with 'apiVersion: safeedit/v1'"
         )
         problems.raise_if_any()

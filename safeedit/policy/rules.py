@@ -88,13 +88,14 @@ def operation_findings(operation: object) -> Iterator[Finding]:
     op = _text(operation, "op")
     allowed = {"erase": SOURCES, "modify": SOURCES[:2], "insert": SOURCES[:2]}.get(op or "", ())
     given = [key for key in allowed if _get(operation, key) is not None]
-    choice = " or ".join(f"'{key}'" for key in allowed)
+    choice = ", ".join(f"'{key}'" for key in allowed)
+    called = f"{'a' if op == 'modify' else 'an'} {op} operation"
     if allowed and not given:
-        yield Finding((), f"to {op} needs {choice}")
+        yield Finding((), f"{called} needs one of {choice}")
     elif len(given) > 1:
         yield Finding(
             (given[1],),
-            f"to {op} takes only one of {choice}; make another entry of 'operations'",
+            f"{called} takes only one of {choice}; give this one an operation of its own",
             at_key=True,
         )
 
@@ -112,7 +113,7 @@ def policy_findings(policy: object) -> Iterator[Finding]:
             if relation is not None and relation not in known:
                 yield Finding((*loc, "relation"), _unknown(relation, known))
             yield from claims.fact(loc, op, fact)
-        for index, request in _items(operation, "subjects"):
+        for index, request in _items(operation, "subjects") if op == "erase" else ():
             loc = ("operations", at, "subjects", index)
             for place, relation in _texts(request, "relations"):
                 if relation not in known:

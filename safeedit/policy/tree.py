@@ -19,7 +19,7 @@ MAX_NODES = 500_000
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
-_NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+_NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 
 _IN_OTHER_WORDS = (
     ("undefined tag handle", "tags (!) are not read here; put the text in quotes"),
@@ -38,9 +38,9 @@ _IN_OTHER_WORDS = (
     ("URI", "tags (!) are not read here; put the text in quotes"),
     ("document start", "only one document can stand in a file"),
     ("incompatible", "only YAML 1 is read"),
-    ("expected <block end>", "this does not fit the lines above; check indentation and quotes"),
-    ("expected key", "this does not fit the lines above; check indentation and quotes"),
-    ("'-' indicator", "this does not fit the list above: begin it with '- ' in the same column"),
+    ("expected <block end>", "this does not fit the lines above; check indentation, quotes and brackets"),
+    ("expected key", "this does not fit the lines above; check indentation, quotes and brackets"),
+    ("'-' indicator", "this does not fit the lines above; check indentation, quotes and brackets"),
     ("node content", "a value is missing here, or there is a bracket too many"),
 )
 
@@ -91,6 +91,7 @@ class _Open:
 
     node: ListNode | MapNode
     key: TextNode | BrokenNode | None = None
+    broken: bool = False
 
 
 def read_tree(text: str, file: str, problems: Problems, *, first_line: int = 1) -> Node | None:
@@ -131,6 +132,8 @@ def read_tree(text: str, file: str, problems: Problems, *, first_line: int = 1) 
 def _explain(error: yaml.MarkedYAMLError, builder: _Builder) -> tuple[Place, str]:
     problem = error.problem or ""
     message = next((words for part, words in _IN_OTHER_WORDS if part in problem), "this is not YAML")
+    if "',' or" in problem and error.context_mark is not None:
+        message += f"; the bracket is opened in line {builder.place(error.context_mark).line}"
     unclosed = "end of stream" in problem and error.context_mark is not None
     mark = error.context_mark if unclosed else error.problem_mark or error.context_mark
     return (builder.last if mark is None else builder.place(mark)), message
@@ -155,7 +158,8 @@ class _Builder:
             if self._documents > 1:
                 self._problems.stop(self.place(event.start_mark), "only one document can stand in a file")
         elif isinstance(event, yaml.CollectionEndEvent):
-            self._add(self._open.pop().node)
+            done = self._open.pop()
+            self._add(BrokenNode(done.node.line, done.node.column) if done.broken else done.node)
         elif isinstance(event, yaml.NodeEvent):
             self.last = self.place(event.start_mark)
             self._node(event)
@@ -175,7 +179,8 @@ class _Builder:
             if len(self._open) >= MAX_DEPTH:
                 self._problems.stop(self.last, f"nested deeper than {MAX_DEPTH} levels")
             mapping = isinstance(event, yaml.MappingStartEvent)
-            self._open.append(_Open(MapNode(line, column, {}) if mapping else ListNode(line, column, [])))
+            node = MapNode(line, column, {}) if mapping else ListNode(line, column, [])
+            self._open.append(_Open(node, broken=tagged))
         elif not isinstance(event, yaml.ScalarEvent) or tagged:
             self._add(BrokenNode(line, column))
         elif _CONTROL.search(event.value):

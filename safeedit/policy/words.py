@@ -59,7 +59,7 @@ _RECORDS: dict[tuple[str, ...], tuple[str, type[BaseModel]]] = {
 
 _PATTERNS = {
     "id": "1 to 64 letters, digits, '.', '_' or '-'",
-    "name": "the name of an editor: small letters, digits and '-'",
+    "name": "an editor's name: small letters, digits and '-'",
     "[key]": "1 to 64 letters, digits, '.', '_', ':' or '-'",
 }
 
@@ -110,18 +110,20 @@ def explain(error: Mapping[str, Any], data: object, under: Loc = ()) -> Told | N
         op = value_at(data, (*place, "op"))
         if kind == "union_tag_not_found" and op is None:
             return Told(f"an operation needs 'op': one of {', '.join(OPS)}")
-        return _odd_value("'op'", op, one_of(op, OPS), below="op")
+        return _odd_value(loc, op, one_of(op, OPS), below="op")
     value = value_at(data, place)
     if kind == "too_short" and isinstance(value, list | tuple) and value:
         return None  # Entries that are wrong themselves are not counted by validation.
-    return _odd_value(_called(loc), value, _demand(kind, error, context, loc, value))
+    return _odd_value(loc, value, _demand(kind, error, context, loc, value))
 
 
-def _odd_value(called: str, value: object, demand: str, below: str | None = None) -> Told | None:
+def _odd_value(loc: Loc, value: object, demand: str, below: str | None = None) -> Told | None:
+    called = _called(loc) if below is None else _quoted(below)
     if value is BROKEN:
         return None
     if value is EMPTY:
-        return Told(f"{called} is empty; give it a value or leave it out", at="key", below=below)
+        optional = " or leave it out" if _optional(loc) else ""
+        return Told(f"{called} is empty; give it a value{optional}", at="key", below=below)
     return Told(f"{called} {demand}", below=below)
 
 
@@ -139,16 +141,18 @@ def _demand(kind: str, error: Mapping[str, Any], context: Mapping[str, Any], loc
         return "must not be empty"
     if kind == "string_too_long":
         return f"must not be longer than {context['max_length']} characters"
+    if kind == "string_unicode":
+        return "must not hold half a character (an unpaired surrogate)"
     if kind == "string_pattern_mismatch":
         return f"must be {_PATTERNS[str(loc[-1])]}"
     if kind == "int_type":
-        return f"must be a whole number{_instead(value)}"
+        return f"must be a whole number{'' if isinstance(value, float) else _instead(value)}"
     if kind == "greater_than_equal":
         return f"must not be below {context['ge']}"
     if kind == "less_than_equal":
         return f"must not be above {context['le']}"
     if kind == BAD_TEXT:
-        return f"{error['msg']}{_read_as(value)}"
+        return str(error["msg"])
     if kind == "value_error":
         return str(context["error"])
     return "is not valid here"
@@ -164,6 +168,12 @@ def _unknown_key(loc: Loc) -> Told:
     meant = nearest(key, known)
     hint = f"did you mean '{meant}'?" if meant else f"the keys are: {', '.join(known)}"
     return Told(message + hint, at="key", meant=meant)
+
+
+def _optional(loc: Loc) -> bool:
+    record = _RECORDS.get(_shape(loc[:-1]))
+    field = record[1].model_fields.get(str(loc[-1])) if record else None
+    return field is not None and not field.is_required()
 
 
 def _record(loc: Loc) -> tuple[str, type[BaseModel]]:
