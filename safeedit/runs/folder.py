@@ -35,6 +35,8 @@ from safeedit.tensors.atomic import TEMP_PREFIX, atomic_write, flush_folder
 ARTEFACTS = frozenset({"probes.json", "patch", "report.html", "attestation.json", "vault", "model"})
 """What a run may hold besides its record and its log; a restart removes just these."""
 
+_MERGED = frozenset({"digests", "seconds", "versions"})
+
 
 class RunFolder:
     """One run on the disk. Made by `create` or `open`; a context manager that records how it ended."""
@@ -159,7 +161,8 @@ class RunFolder:
             event: what happened.
             data: the event's data, plain values only.
             files: new content of files of a sealed run, by path inside the run.
-            changes: fields of `RunRecord` and their new values. With a status out of `SEALED`,
+            changes: fields of `RunRecord` and their new values; what is given for `digests`,
+                `seconds` and `versions` is added to what is there. With a status out of `SEALED`,
                 every file of the folder is listed in the record.
 
         Raises:
@@ -174,11 +177,10 @@ class RunFolder:
                 self._refuse_unsound()
             entries = self.log.entries()
             fresh = _checked_names(files or {})
-            record = _record(**{
-                **self._record.model_dump(),
-                **changes,
-                "log": _log_record(entries),
-            })  # fmt: skip
+            before = self._record.model_dump()
+            for name in _MERGED & changes.keys():
+                changes[name] = {**before[name], **changes[name]}
+            record = _record(**{**before, **changes, "log": _log_record(entries)})
             if record.status in SEALED:
                 listed = dict(self._record.files) if sealed else list_files(self.path)
                 listed |= {name: record_of(content) for name, content in fresh.items()}
@@ -211,7 +213,7 @@ class RunFolder:
             {"error": type(error).__name__},
             status="interrupted" if interrupted else "failed",
             verdict=None if interrupted else "ERROR",
-            exit_code=None if interrupted else getattr(error, "exit_code", 4),
+            exit_code=None if interrupted else error.exit_code if isinstance(error, SafeEditError) else 4,
             finished=iso_time(self._clock()),
         )
 

@@ -83,7 +83,14 @@ def make_run(
             write_artefacts(run)
             run.update("edit.made", {"editor": "memit", "seconds": 1.25}, status="probing")
             run.note("probes.measured", suite="smoke", facts=3)
-            run.finish("PASS", "G1", 0, seconds={"edit": 1.25}, peak_memory_bytes=123_456_789)
+            run.finish(
+                "PASS",
+                "G1",
+                0,
+                seconds={"edit": 1.25},
+                digests={"patch": "1" * 64},
+                peak_memory_bytes=123_456_789,
+            )
         return path
 
     return make

@@ -147,6 +147,17 @@ def test_half_precision_that_rounds_a_change_away_is_recorded(small: torch.nn.Mo
     assert cosines[2] > 0.99
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_parameters_may_be_on_different_devices(small: torch.nn.Module) -> None:
+    patch, before = patch_for(small), bits(small)
+    small.transformer.h[0].cuda()
+    with patch.applied(small) as applied:
+        assert small.get_parameter(CONV1D).is_cuda
+        assert applied.digest() != patch.base_digest
+    small.cpu()
+    assert bits(small) == before
+
+
 def test_off_again_after_an_exception_inside(small: torch.nn.Module) -> None:
     before = bits(small)
     patch = patch_for(small)

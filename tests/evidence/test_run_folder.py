@@ -59,6 +59,7 @@ def test_the_record_of_a_finished_run(tmp_path: Path, make_run: Make) -> None:
     )
     assert record["started"] < record["finished"]
     assert record["model"] == "reference"
+    assert record["digests"].keys() == {"policy", "base_model", "patch"}
     assert record["log"]["length"] == 5
     assert set(record["files"]) == {
         *("patch/patch.json", "patch/patch.safetensors", "probes.json", "report.html"),
@@ -156,17 +157,15 @@ def test_free_text_gets_into_neither_record_nor_log(tmp_path: Path, canaries: di
         assert text not in repr(run)
 
 
-def test_a_record_made_by_hand_is_checked_and_its_error_repeats_nothing(canaries: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="free text") as caught:
-        RunRecord.model_validate(
-            {
-                "id": "a",
-                "uuid": "0" * 8,
-                "started": canaries["subject"],
-                "log": {"length": 0, "head": "0" * 64},
-            }
-            | {"uuid": "00000000-0000-0000-0000-000000000000"}
-        )
+@pytest.mark.parametrize("field", ["started", "verdict", "device", "id"])
+def test_a_record_made_by_hand_is_checked_and_its_error_repeats_nothing(
+    field: str, canaries: dict[str, str]
+) -> None:
+    sound = {"id": "a", "uuid": "00000000-0000-0000-0000-000000000000", "started": "2026-11-02T12:00:00Z"}
+    sound |= {"log": {"length": 0, "head": "0" * 64}}
+    RunRecord.model_validate(sound)
+    with pytest.raises(ValueError, match="validation error") as caught:
+        RunRecord.model_validate({**sound, field: canaries["subject"]})
     assert canaries["subject"] not in str(caught.value)
 
 

@@ -30,6 +30,15 @@ def test_equal_bytes_have_equal_digests_however_they_are_laid_out(
     assert tensor_digest(strided) == tensor_digest(plain) == tensor_digest(plain.T.contiguous().T)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_device_does_not_matter(dtype: torch.dtype) -> None:
+    tensor = sample(dtype)
+    assert (
+        tensor_digest(tensor.cuda()) == tensor_digest(tensor.cuda().T.contiguous().T) == tensor_digest(tensor)
+    )
+
+
 def test_the_digest_is_over_type_shape_and_little_endian_bytes() -> None:
     tensor = torch.tensor([[1.0, -2.0]])
     raw = bytes.fromhex("0000803f000000c0")
