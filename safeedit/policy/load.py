@@ -45,6 +45,7 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
         tell(errors, all_findings(data), data, positions, problems)
     problems.raise_if_any()
     if policy is None:
+        # Reached only if no error had words of its own; without a policy nothing may go on.
         problems.stop(Place(file, 1, 1), "this is not a valid policy")
     return policy
 

@@ -59,6 +59,10 @@ def test_kinds_in_order_and_once() -> None:
     assert policy(operations=operations).kinds() == ("insert", "erase", "detox")
 
 
+def test_what_is_shown_instead() -> None:
+    assert str(policy()) == repr(policy()) == "<Policy>"
+
+
 @pytest.mark.parametrize("show", [repr, str, "{}".format, "{!r}".format, pretty_repr])
 def test_nothing_personal_is_shown(show) -> None:
     made = policy(metadata={**METADATA, "description": WHO})
@@ -90,6 +94,7 @@ def test_nothing_personal_is_printed_by_rich() -> None:
 def test_invalid_data_is_refused_without_a_file_and_without_values(make) -> None:
     with pytest.raises(ValidationError) as caught:
         make()
+    assert "input_value" not in str(caught.value)
     printed = "".join(traceback.format_exception(caught.value))
     printed = "\n".join(line for line in printed.split("\n") if "lambda" not in line)
     assert not any(word in printed for word in ("Quillfeather", "Quorvax"))
