@@ -361,7 +361,7 @@ def _raise(title: str, findings: Iterable[Finding]) -> None:
         for finding in findings
     ]
     if errors:
-        raise ValidationError.from_exception_data(title, errors, hide_input=True)
+        raise ValidationError.from_exception_data(title, errors)
 
 
 def _dotted(loc: Loc) -> str:
