@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -170,18 +170,18 @@ def answer_of(
     """
     relation = context.catalogue.get(fact.relation)
     listed = tuple(relation.objects) if relation is not None else ()
-    of_others = {c.object for c in context.controls.facts if c.relation == fact.relation}
-    own = {key(spelling) for spelling in spellings}
-    others = {*listed, *of_others, *((beside,) if beside else ())}
     answer = Answer(
         spellings=spellings,
         closed=bool(listed),
-        others=tuple(sorted(other for other in others if key(other) not in own)),
         names=(fact.subject, *fact.aliases, *((beside,) if beside else ())),
     )
-    # Prepared here, so that an object that could never be found is refused before any editing.
-    assert answer.patterns
-    return answer
+    # The patterns are prepared here, so that an object that could never be found is refused before
+    # any editing. Other values matter only where a misspelling would count.
+    if not any(pattern.edits for pattern in answer.patterns):
+        return answer
+    own = {key(spelling) for spelling in spellings}
+    others = {*context.objects.get(fact.relation, ()), *((beside,) if beside else ())}
+    return replace(answer, others=tuple(sorted(other for other in others if key(other) not in own)))
 
 
 def old_answer(context: Context, fact: Fact) -> Answer:

@@ -10,6 +10,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -62,6 +63,14 @@ class Context:
     controls: Controls
     catalogue: Catalogue
     seed: int
+
+    @cached_property
+    def objects(self) -> Mapping[str, frozenset[str]]:
+        """The objects of the controls, by relation."""
+        found: dict[str, set[str]] = {}
+        for control in self.controls.facts:
+            found.setdefault(control.relation, set()).add(control.object)
+        return {relation: frozenset(objects) for relation, objects in found.items()}
 
     def rng(self, label: str) -> random.Random:
         """Random numbers of their own for each purpose, the same on every machine."""

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 # Letters with a stroke or a ligature: no decomposition exists, yet people type the plain letter.
 _PLAIN = str.maketrans(
@@ -68,6 +69,7 @@ def words(folded: str) -> tuple[Word, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=65_536)
 def key(text: str) -> tuple[str, ...]:
     """What two spellings of the same name have in common: their folded words."""
     return tuple(word.text for word in words(fold(text)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from pydantic import Field
 
+from safeedit.errors import ProbeError
 from safeedit.probes import stats
 from safeedit.probes.asking import (
     Answers,
@@ -25,6 +26,7 @@ from safeedit.probes.asking import (
 )
 from safeedit.probes.base import Context, Figures
 from safeedit.probes.fold import key
+from safeedit.probes.match import Answer, find_leak
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Fact, Op
 
@@ -82,7 +84,9 @@ class LeakProbe(AskProbe):
             if not prompts:
                 untested += 1
                 continue
-            units.append(Unit(index, subject[key(fact.subject)], tuple(prompts), old_answer(context, fact)))
+            answer = old_answer(context, fact)
+            _assert_visible(answer, prompts)
+            units.append(Unit(index, subject[key(fact.subject)], tuple(prompts), answer))
             shown[index] = tuple(template for template in templates if SUBJECT in template)
         pairs_of = [(unit.index, context.facts[unit.index]) for unit in units if shown[unit.index]]
         placebos = [
@@ -137,6 +141,15 @@ class LeakProbe(AskProbe):
             detail=detail,
             doubtful=silenced or plan.untested > 0,
         )
+
+
+def _assert_visible(answer: Answer, prompts: Iterable[str]) -> None:
+    """A plain answer to every prompt is seen as a leak; a probe that is blind to it must not be run."""
+    for prompt in prompts:
+        for index, spelling in enumerate(answer.spellings):
+            for text in (f" {spelling}.", f" of course, as all know, {spelling} and nothing else"):
+                if find_leak(answer, prompt, text) is None:
+                    raise ProbeError(f"spelling {index + 1} of an object would not be seen in an answer")
 
 
 def _fits(template: str, name: str, fact: Fact) -> bool:

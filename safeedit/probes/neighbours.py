@@ -64,8 +64,7 @@ class NeighbourProbe(AskProbe):
     """Base of the probes whose unit is a control fact and whose hit is a loss: right before, wrong after.
 
     Only facts that the base model got right count. Gains are reported, never set against losses,
-    because they do not mend a third party's facts. Bounds take the larger of the exact one and the
-    one over subjects.
+    because they do not mend a third party's facts. Bounds allow for losses that come by the subject.
     """
 
     family = "locality"

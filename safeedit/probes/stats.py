@@ -2,8 +2,8 @@
 
 Exact binomial bounds: Clopper and Pearson (Biometrika 26, 1934). Difference of two independent
 proportions: Newcombe's hybrid score interval (Statistics in Medicine 17, 1998). Units that share
-a subject or a document are not independent; their bounds come from the linearised ratio
-estimator over clusters (Cochran, Sampling Techniques, 6.12) with Student's t.
+a subject or a document are not independent; the variance over clusters is that of the linearised
+ratio estimator (Cochran, Sampling Techniques, 6.12), with Student's t.
 """
 
 from __future__ import annotations
@@ -37,22 +37,28 @@ def binomial_lower(hits: int, n: int, alpha: float = ALPHA) -> float:
 
 
 def clustered_rate_upper(outcomes: Mapping[int, Sequence[bool]], alpha: float = ALPHA) -> float:
-    """An upper bound of the rate of True that holds for independent and for clustered outcomes.
+    """An upper bound of the rate of True that allows for hits that come in clusters.
 
-    The larger of the exact binomial bound and the cluster bound: with no hit at all only the
-    former says anything, with hits that come in clusters only the latter is wide enough.
+    The exact bound for the number of independent units that carry as much information (Korn and
+    Graubard, Survey Methodology 24, 1998), never for more units than there are. Without any hit
+    nothing can be known of clustering, and every unit counts.
 
     Args:
         outcomes: the outcomes of each cluster.
         alpha: one minus the confidence.
     """
     flat = [outcome for group in outcomes.values() for outcome in group]
-    exact = binomial_upper(sum(flat), len(flat), alpha)
-    if len(outcomes) < 2 or not any(flat):
-        return exact
-    hits = [float(sum(group)) for group in outcomes.values()]
-    pooled = ratio_upper(hits, [float(len(group)) for group in outcomes.values()], alpha)
-    return min(1.0, max(exact, pooled))
+    n, hits, count = len(flat), sum(flat), len(outcomes)
+    if count < 2 or hits in (0, n):
+        return binomial_upper(hits, n, alpha)
+    rate = hits / n
+    spread = math.fsum((sum(group) - rate * len(group)) ** 2 for group in outcomes.values())
+    variance = count / (count - 1) * spread / n**2
+    effective: float = n
+    if variance > 0:
+        fewer_degrees = (t.ppf(1 - alpha, n - 1) / t.ppf(1 - alpha, count - 1)) ** 2
+        effective = min(n, rate * (1 - rate) / variance * float(fewer_degrees))
+    return float(beta.ppf(1 - alpha, rate * effective + 1, effective - rate * effective))
 
 
 def ratio_upper(totals: Sequence[float], sizes: Sequence[float], alpha: float = ALPHA) -> float:

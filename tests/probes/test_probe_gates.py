@@ -1,0 +1,141 @@
+"""Verdicts: everything that is missing, undecided or broken stays away from PASS."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from safeedit.probes.base import Figures
+from safeedit.probes.gates import Gate, at_least, decide, grade, overall
+
+LEAKS = [
+    Gate(on="leaks", op="<=", value=0, when="n<149"),
+    Gate(on="upper95", op="<=", value=0.02),
+]
+LOSS = [Gate(on="upper95", op="<=", value=0.05)]
+LOWER = [Gate(on="lower95", op=">=", value=0.9)]
+
+
+@pytest.mark.parametrize(
+    ("figures", "gates", "verdict"),
+    [
+        (Figures(7, after=0, leaks=0, upper95=0.35), LEAKS, "PASS"),
+        (Figures(7, after=1 / 7, leaks=1, upper95=0.5), LEAKS, "FAIL"),
+        (Figures(148, after=1 / 148, leaks=1, upper95=0.03), LEAKS, "FAIL"),
+        (Figures(149, after=0, leaks=0, upper95=0.0199), LEAKS, "PASS"),
+        (Figures(149, after=1 / 149, leaks=1, upper95=0.0314), LEAKS, "INCONCLUSIVE"),
+        (Figures(149, after=4 / 149, leaks=4, upper95=0.06), LEAKS, "FAIL"),
+        (Figures(7, after=0, leaks=0, doubtful=True), LEAKS, "INCONCLUSIVE"),
+        (Figures(7, after=1 / 7, leaks=1, doubtful=True), LEAKS, "FAIL"),
+        (Figures(58, after=0, losses=0, upper95=0.0503), LOSS, "INCONCLUSIVE"),
+        (Figures(20, after=0.1, losses=2, upper95=0.28), LOSS, "FAIL"),
+        (Figures(100, after=0.92, lower95=0.86), LOWER, "INCONCLUSIVE"),
+        (Figures(100, after=0.85, lower95=0.8), LOWER, "FAIL"),
+        (Figures(100, after=0.99, lower95=0.95), LOWER, "PASS"),
+        (
+            Figures(9, after=0.1, placebo=0.3, excess95=0.04),
+            [Gate(on="excess95", op="<=", value=0.05)],
+            "PASS",
+        ),
+        (
+            Figures(9, after=0.6, placebo=0.3, excess95=0.5),
+            [Gate(on="excess95", op="<=", value=0.05)],
+            "FAIL",
+        ),
+        (
+            Figures(9, after=0.3, placebo=0.3, excess95=0.3),
+            [Gate(on="excess95", op="<=", value=0.05)],
+            "INCONCLUSIVE",
+        ),
+        (Figures(5), [Gate(on="leaks", op="<=", value=0, when="n>=20")], "INCONCLUSIVE"),
+        (Figures(0, after=0, leaks=0), LEAKS, "INCONCLUSIVE"),
+        (Figures(7), LEAKS, "ERROR"),
+        (Figures(7, excess95=0.9), [Gate(on="excess95", op="<=", value=0.05)], "ERROR"),
+        (Figures(7, after=math.nan, leaks=0), LEAKS, "ERROR"),
+        (Figures(7, after=0, leaks=0, upper95=math.inf), LEAKS, "ERROR"),
+        (Figures(7, after=0, leaks=0, detail={"x": math.nan}), LEAKS, "ERROR"),
+        (Figures(0, verdict="SKIPPED"), LEAKS, "SKIPPED"),
+        (Figures(7, after=0, leaks=0), [], "INCONCLUSIVE"),
+    ],
+)
+def test_verdict_of_one_probe(figures: Figures, gates: list[Gate], verdict: str) -> None:
+    assert decide(figures, gates)[0] == verdict
+
+
+def test_the_first_gate_that_applies_decides() -> None:
+    assert decide(Figures(148, after=0, leaks=0, upper95=0.02), LEAKS)[1] is LEAKS[0]
+    assert decide(Figures(149, after=0, leaks=0, upper95=0.02), LEAKS)[1] is LEAKS[1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"on": "upper95", "op": ">=", "value": 0.1},
+        {"on": "lower95", "op": "<=", "value": 0.1},
+        {"on": "leaks", "op": "<=", "value": math.inf},
+        {"on": "leaks", "op": "<=", "value": 0, "when": "m<3"},
+        {"on": "leaks", "op": "==", "value": 0},
+        {"on": "before", "op": "<=", "value": 0},
+    ],
+)
+def test_senseless_gates_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValidationError):
+        Gate.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "baseline", "expected"),
+    [
+        ({"a": "PASS", "b": "PASS"}, {"erase": True}, "PASS"),
+        ({"a": "PASS", "b": "SKIPPED"}, {"erase": True}, "PASS"),
+        ({"a": "PASS", "other": "FAIL"}, {"erase": True}, "PASS"),
+        ({"a": "PASS", "other": "ERROR"}, {"erase": True}, "ERROR"),
+        ({"a": "FAIL", "b": "ERROR"}, {"erase": True}, "ERROR"),
+        ({"a": "FAIL", "b": "INCONCLUSIVE"}, {"erase": True}, "FAIL"),
+        ({"a": "FAIL", "b": "NO_BASELINE"}, {"erase": False}, "FAIL"),
+        ({"a": "PASS", "b": "INCONCLUSIVE"}, {"erase": True}, "INCONCLUSIVE"),
+        ({"a": "NO_BASELINE", "b": "INCONCLUSIVE"}, {"erase": False}, "NO_BASELINE"),
+        ({"a": "NO_BASELINE", "b": "PASS"}, {"erase": False, "insert": True}, "INCONCLUSIVE"),
+        ({"a": "SKIPPED", "b": "SKIPPED"}, {"erase": True}, "INCONCLUSIVE"),
+        ({"other": "PASS"}, {"erase": True}, "ERROR"),
+        ({}, {"erase": True}, "ERROR"),
+    ],
+)
+def test_verdict_of_the_run(verdicts: dict, baseline: dict, expected: str) -> None:
+    assert overall(verdicts, {"a", "b"}, baseline) == expected
+
+
+ERASED = {"forgetting.direct": "PASS", "forgetting.paraphrase": "PASS", "forgetting.alias": "SKIPPED"}
+FAMILIES = {**dict.fromkeys(ERASED, "forgetting"), "forgetting.lens": "forgetting", "utility.kl": "utility"}
+
+
+def test_a_rung_needs_all_its_probes_and_those_below() -> None:
+    assert grade(ERASED, FAMILIES, {"erase"}, evidence=True) == "G1"
+    # A lens that passes cannot stand in for the probes of G2, which do not exist.
+    assert grade({**ERASED, "forgetting.lens": "PASS"}, FAMILIES, {"erase"}, evidence=True) == "G1"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {**ERASED, "forgetting.paraphrase": "FAIL"},
+        {**ERASED, "forgetting.paraphrase": "INCONCLUSIVE"},
+        {**ERASED, "forgetting.alias": "NO_BASELINE"},
+        {**ERASED, "utility.kl": "ERROR"},
+        {**ERASED, "utility.kl": "FAIL"},
+        dict.fromkeys(ERASED, "SKIPPED"),
+        {probe: verdict for probe, verdict in ERASED.items() if probe != "forgetting.paraphrase"},
+    ],
+)
+def test_no_grade_without_evidence(broken: dict) -> None:
+    assert grade(broken, FAMILIES, {"erase"}, evidence=True) == "G0"
+
+
+def test_smoke_grants_nothing_and_every_operation_counts() -> None:
+    assert grade(ERASED, FAMILIES, {"erase"}, evidence=False) == "G0"
+    assert grade(ERASED, FAMILIES, {"erase", "insert"}, evidence=True) == "G0"
+    assert at_least("G1", None)
+    assert at_least("G2", "G1")
+    assert not at_least("G1", "G2")

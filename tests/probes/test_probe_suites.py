@@ -1,0 +1,148 @@
+"""Suites load or say line by line what is wrong; every probe file is registered and documented."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safeedit_probes
+
+from safeedit.errors import PolicyError, UsageError
+from safeedit.probes import PROBES
+from safeedit.probes.base import Probe
+from safeedit.probes.suite import load_suite, suite_names
+
+FOLDER = Path(safeedit_probes.__file__).parent
+
+
+@pytest.mark.parametrize("name", ["smoke", "standard"])
+def test_shipped_suites_load_and_are_json(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.name == name
+    assert json.loads(json.dumps(suite.document)) == suite.document
+    assert suite.document["probes"][0]["options"]["tokens"] in (32, 64)
+
+
+def test_smoke_says_that_it_is_no_evidence() -> None:
+    suite = load_suite("smoke")
+    assert not suite.evidence
+    assert "not evidence" in suite.note
+    assert load_suite("standard").evidence
+
+
+def test_the_standard_suite_runs_every_probe_that_ships() -> None:
+    assert {entry.probe.id for entry in load_suite("standard").entries} == set(PROBES.names())
+    assert set(suite_names()) == {path.stem for path in (FOLDER / "suites").glob("*.yaml")}
+
+
+def test_every_probe_file_is_registered_under_its_own_name() -> None:
+    files = {path.stem for path in FOLDER.glob("*_*.py") if not path.stem.startswith("_")}
+    assert files == {name.replace(".", "_") for name in PROBES}
+
+
+@pytest.mark.parametrize("name", sorted(PROBES))
+def test_every_probe_says_what_it_measures(name: str) -> None:
+    probe = PROBES.get(name)
+    assert issubclass(probe, Probe)
+    assert probe.id == name
+    assert probe.family == name.split(".")[0]
+    text = " ".join((probe.__doc__ or "").split())
+    for word in ("Metric:", "Unit:", "Protocol:"):
+        assert word in text, word
+    assert probe.gateable
+    assert probe().protocol
+
+
+def test_reading_a_suite_does_not_import_torch() -> None:
+    script = "import sys, safeedit.probes.suite as s; s.load_suite('standard'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+GATE = "gates: [{on: leaks, op: <=, value: 0}]"
+
+WRONG = [
+    ("", "1:1", "empty"),
+    ("name: x\n", "1:1", "'probes' is missing"),
+    ("name: x\nprobes: []\n", "2:9", "at least 1 item"),
+    ("name: x y\nprobes:\n  - {id: forgetting.direct, " + GATE + "}\n", "1:7", "pattern"),
+    ("name: x\nprobe: 1\nprobes:\n  - {id: forgetting.direct, " + GATE + "}\n", "2:1", "unknown key"),
+    (
+        "name: x\nprobes:\n  - {id: forgetting.dirct, " + GATE + "}\n",
+        "3:10",
+        "did you mean 'forgetting.direct'",
+    ),
+    ("name: x\nprobes:\n  - {id: forgetting.direct}\n", "3:5", "needs at least one gate"),
+    (
+        "name: x\nprobes:\n  - id: forgetting.direct\n    options: {token: 3}\n    " + GATE + "\n",
+        "4:15",
+        "did you mean 'tokens'",
+    ),
+    (
+        "name: x\nprobes:\n  - id: forgetting.direct\n    options: {tokens: 0}\n    " + GATE + "\n",
+        "4:23",
+        "greater than or equal to 1",
+    ),
+    (
+        "name: x\nprobes:\n  - id: forgetting.direct\n    gates: [{on: losses, op: <=, value: 0}]\n",
+        "4:18",
+        "may stand on: after, leaks, upper95",
+    ),
+    (
+        "name: x\nprobes:\n  - id: forgetting.direct\n    gates: [{on: upper95, op: '>=', value: 0}]\n",
+        "4:13",
+        "can only be compared with <=",
+    ),
+    (
+        "name: x\nprobes:\n  - id: forgetting.direct\n    gates: [{on: leaks, op: <=, value: 0, when: m}]\n",
+        "4:49",
+        "pattern",
+    ),
+    (
+        "name: x\nprobes:\n" + ("  - {id: forgetting.direct, " + GATE + "}\n") * 2,
+        "4:10",
+        "already listed",
+    ),
+    (
+        "name: x\nprobes:\n  - {id: forgetting.direct, required: false, " + GATE + "}\n",
+        "3:3",
+        "at least one probe must be required",
+    ),
+    ("name: x\nname: y\n", "2:1", "already given"),
+    ("name: &a x\nprobes: *a\n", "1:7", "anchors"),
+]
+
+
+@pytest.mark.parametrize(("text", "place", "message"), WRONG)
+def test_what_is_wrong_with_a_suite_is_told_with_its_place(
+    tmp_path: Path, text: str, place: str, message: str
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(PolicyError) as caught:
+        load_suite(path)
+    told = str(caught.value)
+    assert f"own.yaml:{place}: " in told
+    assert message in told
+    assert "\n" not in told
+
+
+def test_an_unknown_suite_is_told_from_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'standard'"):
+        load_suite("standrad")
+    with pytest.raises(PolicyError, match="no such file"):
+        load_suite(tmp_path / "none.yaml")
+
+
+def test_files_of_a_suite_are_found_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "name: own\ncontrols: mine.jsonl\nprobes:\n  - {id: forgetting.direct, " + GATE + "}\n", "utf-8"
+    )
+    suite = load_suite(path)
+    assert suite.controls == tmp_path / "mine.jsonl"
+    assert suite.retained is None
+    assert str(tmp_path) not in json.dumps(suite.document)
