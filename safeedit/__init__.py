@@ -1,0 +1,76 @@
+"""Teach, correct and erase facts in a language model, and prove it.
+
+    policy = safeedit.Policy.load("gdpr_request.yaml")
+    run = safeedit.apply(policy, model="path-or-id", out="runs/x")
+    model, tokenizer = safeedit.load("runs/x")
+
+Everything here is imported when it is first used, so that `import safeedit` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from safeedit import editors as editors
+    from safeedit import errors as errors
+    from safeedit.errors import SafeEditError as SafeEditError
+    from safeedit.patch import Patch as Patch
+    from safeedit.policy import Policy as Policy
+    from safeedit.runs.execute import Run as Run
+    from safeedit.runs.execute import apply as apply
+    from safeedit.runs.listing import list_runs as list_runs
+    from safeedit.runs.loading import load as load
+    from safeedit.runs.plan import plan as plan
+    from safeedit.runs.reprobe import probe as probe
+    from safeedit.runs.rollback import rollback as rollback
+    from safeedit.runs.verify import verify_run as verify
+
+_EXPORTS = {
+    "Patch": "safeedit.patch:Patch",
+    "Policy": "safeedit.policy:Policy",
+    "Run": "safeedit.runs.execute:Run",
+    "SafeEditError": "safeedit.errors:SafeEditError",
+    "apply": "safeedit.runs.execute:apply",
+    "editors": "safeedit.editors:",
+    "errors": "safeedit.errors:",
+    "list_runs": "safeedit.runs.listing:list_runs",
+    "load": "safeedit.runs.loading:load",
+    "plan": "safeedit.runs.plan:plan",
+    "probe": "safeedit.runs.reprobe:probe",
+    "rollback": "safeedit.runs.rollback:rollback",
+    "verify": "safeedit.runs.verify:verify_run",
+}
+
+__all__ = [
+    "Patch",
+    "Policy",
+    "Run",
+    "SafeEditError",
+    "apply",
+    "editors",
+    "errors",
+    "list_runs",
+    "load",
+    "plan",
+    "probe",
+    "rollback",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("safeedit")
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'safeedit' has no attribute {name!r}")
+    module, _, attribute = _EXPORTS[name].partition(":")
+    found = import_module(module)
+    return getattr(found, attribute) if attribute else found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, "__version__"])

@@ -1,0 +1,418 @@
+"""One run, from a policy to a verdict.
+
+The probes are registered and the base model is measured before anything is edited. What the model
+does not know is not edited. Whatever goes wrong is recorded, leaves no half-written result and
+the model as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safeedit.editors.base import Editor
+from safeedit.errors import EditorError, IntegrityError
+from safeedit.policy import Policy
+from safeedit.policy.edits import edits_for
+from safeedit.policy.requested import requested_facts
+from safeedit.policy.resolve import Resolved, resolve_subjects
+from safeedit.probes.report import EXIT_CODES, ProbeReport, ProbeResult
+from safeedit.probes.runner import judge
+from safeedit.probes.suite import Suite, load_suite
+from safeedit.runs import stored
+from safeedit.runs.corpus import chosen_corpus
+from safeedit.runs.folder import RunFolder
+from safeedit.runs.guard import no_remains, plain_errors, unchanged
+from safeedit.runs.machine import Stopwatch, peak_memory_bytes, versions
+from safeedit.runs.measuring import Progress, measured, nothing_known, pack_for
+from safeedit.runs.options import (
+    ModelSource,
+    Request,
+    cache_folder,
+    check_model,
+    chosen_editor,
+    default_out,
+    get_model,
+    read_request,
+    suite_source,
+)
+from safeedit.runs.record import EditorRecord, RunRecord, model_name
+from safeedit.tensors.atomic import atomic_write
+from safeedit.triples.facts import Fact
+
+if TYPE_CHECKING:
+    from safeedit.editors.statistics import Corpus
+    from safeedit.models.load import LoadedModel
+    from safeedit.patch import Applied, Patch
+    from safeedit.probes.pack import ProbePack
+    from safeedit.probes.runner import Measurement
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A finished run."""
+
+    path: Path
+    record: RunRecord
+    """The content of `run.json`."""
+    report: ProbeReport
+    facts: tuple[Fact, ...]
+    """What the run was judged on, in plain text."""
+    known: tuple[bool, ...]
+    """For each of `facts`, whether the base model had the baseline that its operation needs."""
+    resolved: tuple[Resolved, ...]
+    """What came of asking the model about people, in plain text."""
+    patch: Patch | None
+    """What the edit changed; None where nothing was edited."""
+
+    def __repr__(self) -> str:
+        return f"<Run {self.record.id} {self.verdict}>"
+
+    @property
+    def verdict(self) -> str:
+        """PASS, FAIL, INCONCLUSIVE, NO_BASELINE or ERROR."""
+        return self.record.verdict or "ERROR"
+
+    @property
+    def grade(self) -> str | None:
+        """The evidence grade that was reached; None where none was."""
+        return self.record.grade
+
+    @property
+    def probes(self) -> tuple[ProbeResult, ...]:
+        """Every probe's figures and verdict."""
+        return self.report.results
+
+    @property
+    def exit_code(self) -> int:
+        """As the command line gives it."""
+        return EXIT_CODES[self.report.verdict]
+
+    def model(self, *, device: str = "auto") -> tuple[Any, Any]:
+        """The edited model and its tokenizer, loaded anew."""
+        from safeedit.runs.loading import load
+
+        return load(self.path, device=device)
+
+
+def apply(
+    policy: Policy | str | os.PathLike[str],
+    model: ModelSource = None,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    editor: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    suite: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    save_model: bool = False,
+    statistics: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    kinds: str | Collection[str] | None = None,
+) -> Run:
+    """Carry out a policy and judge the result; everything is recorded in a run folder.
+
+    Args:
+        policy: a policy, or the path of one.
+        model: a folder, a hub id, a loaded (model, tokenizer), or None for the reference model. A
+            loaded model is left bit for bit as it is, which takes a copy of it in main memory.
+        out: the run folder; `runs/<policy id>-<time>` by default. An unfinished run of the same
+            policy in it is started again.
+        editor: name of an editor, in place of the policy's or of the default.
+        params: its settings, in place of the policy's of the same name.
+        suite: name or file of a probe suite, in place of the policy's.
+        seed: the same seed gives the same probes and the same patch.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        save_model: also write the whole edited checkpoint into the run.
+        statistics: texts for key statistics, a file or the id of a data set; the reference world's
+            by default.
+        progress: called with (stage, done, in all) as the work goes on.
+        kinds: the kinds of operation that the policy may hold; all by default.
+
+    Returns:
+        the run, whatever its verdict.
+
+    Raises:
+        UsageError: it cannot be done as asked; nothing was done.
+        SafeEditError: the model, the editor or the machine failed; the run is recorded as failed.
+    """
+    watch = Stopwatch()
+    with plain_errors(lambda: f"the run's stage {watch.stage!r}"):
+        request = read_request(policy, kinds)
+        job = _Job(
+            request=request,
+            editor=chosen_editor(request, editor, params),
+            suite=load_suite(suite_source(request, suite)),
+            suite_source=suite_source(request, suite),
+            corpus=None,
+            seed=seed,
+            save_model=save_model,
+            tell=progress or (lambda stage, done, total: None),
+        )
+        check_model(model, device, dtype)
+        job = replace(job, corpus=chosen_corpus(statistics, job.editor))
+        path = Path(out) if out is not None else default_out(request.policy)
+        run_id = request.policy.metadata.id
+        public = "local" if isinstance(model, tuple) else model_name(model)
+        with (
+            RunFolder.create(path, run_id, model=public, seed=seed, versions=versions()) as folder,
+            no_remains(path),
+        ):
+            return _Execution(job, folder, watch).run(lambda: get_model(model, device, dtype), model)
+
+
+@dataclass(frozen=True, repr=False)
+class _Job:
+    request: Request
+    editor: Editor
+    suite: Suite
+    suite_source: str
+    corpus: Corpus | None
+    seed: int
+    save_model: bool
+    tell: Progress
+
+
+class _Execution:
+    """The stages of one run, in their order."""
+
+    def __init__(self, job: _Job, folder: RunFolder, watch: Stopwatch) -> None:
+        self.job, self.folder, self.watch = job, folder, watch
+        self.tell = job.tell
+
+    def run(self, load: Callable[[], LoadedModel], given: ModelSource) -> Run:
+        self._register_policy()
+        with self._stage("load"):
+            loaded = load()
+        with unchanged(loaded.model) if isinstance(given, tuple) else nullcontext():
+            self._register_model(loaded)
+            resolved, facts = self._resolve(loaded)
+            if not facts:
+                return self._finish(nothing_known(self.job.suite), (), (), resolved, None)
+            pack = self._register_probes(loaded, facts)
+            before = self._measure("baseline", pack, loaded, None)
+            known = tuple(before.known[index] for index in range(len(facts)))
+            self.folder.note(
+                "baseline.measured", facts=len(facts), known=sum(known), errors=len(before.errors)
+            )
+            wanted = [fact for fact, knows in zip(facts, known, strict=True) if knows]
+            if before.errors or not wanted:
+                report = self._unedited(pack, before)
+                return self._finish(report, facts, known, resolved, None)
+            patch = self._edit(loaded, wanted)
+            with self._applied(patch, loaded) as applied:
+                patch = self._register_patch(patch, applied)
+                after = self._measure("probes", pack, loaded, before)
+                self.folder.note("probes.measured", errors=len(after.errors))
+                if self.job.save_model:
+                    with self._stage("save"):
+                        _save_model(loaded, self.folder.path / "model")
+            return self._finish(judge(pack, before, after), facts, known, resolved, patch)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        self.tell(name, 0, 1)
+        with self.watch.timed(name):
+            yield
+        self.tell(name, 1, 1)
+
+    def _register_policy(self) -> None:
+        policy = self.job.request.policy
+        commitment = stored.keep_request(self.folder, self.job.request, self.job.suite_source)
+        due = policy.due()
+        self.folder.update(
+            "policy.registered",
+            {
+                stored.POLICY: commitment,
+                "regime": policy.metadata.regime,
+                "received": policy.metadata.received.isoformat(),
+                "due": due.isoformat() if due else None,
+                "kinds": list(policy.kinds()),
+                "facts": len(self.job.request.facts),
+                "subjects": len(self.job.request.subjects),
+            },
+            digests={stored.POLICY: commitment},
+        )
+
+    def _register_model(self, loaded: LoadedModel) -> None:
+        from safeedit.tensors.digest import named_digests, root_digest
+
+        with self.watch.timed("load"):
+            self.digests = named_digests(loaded.model)
+        base = root_digest(self.digests)
+        stored.keep_model(self.folder, loaded)
+        self.folder.update(
+            "model.loaded",
+            {stored.BASE: base, "model": loaded.source_name},
+            model=loaded.source_name,
+            device=loaded.device,
+            dtype=loaded.dtype,
+            digests={stored.BASE: base},
+        )
+
+    def _resolve(self, loaded: LoadedModel) -> tuple[tuple[Resolved, ...], tuple[Fact, ...]]:
+        request = self.job.request
+        resolved: tuple[Resolved, ...] = ()
+        if request.subjects:
+            with self.watch.timed("subjects"):
+                resolved = resolve_subjects(
+                    request.subjects,
+                    loaded.model,
+                    loaded.tokenizer,
+                    request.catalogue,
+                    self.tell,
+                    seed=self.job.seed,
+                )
+            self.folder.vault.put(stored.RESOLVED, [one.material() for one in resolved])
+            self.folder.note(
+                "subjects.resolved",
+                subjects=len(request.subjects),
+                known_subjects=len({one.request for one in resolved if one.known}),
+                relations=len(resolved),
+                known=sum(one.known for one in resolved),
+            )
+        return resolved, requested_facts(request.facts, resolved)
+
+    def _register_probes(self, loaded: LoadedModel, facts: Sequence[Fact]) -> ProbePack:
+        job = self.job
+        with self._stage("register"):
+            about = stored.keep_facts(self.folder, facts)
+            pack = pack_for(job.request, job.suite, facts, loaded, job.seed)
+            commitment = self.folder.redactor.commitment(pack.material())
+        self.folder.update(
+            "probes.registered",
+            {
+                stored.PROBES: commitment,
+                "facts": about,
+                "suite": self.folder.redactor.plain(job.suite.name),
+                "prompts": sum(map(len, pack.generations().values())),
+            },
+            digests={stored.PROBES: commitment, "facts": about},
+        )
+        return pack
+
+    def _measure(
+        self, stage: str, pack: ProbePack, loaded: LoadedModel, base: Measurement | None
+    ) -> Measurement:
+        with self.watch.timed(stage):
+            return measured(stage, pack, loaded, base, self.tell)
+
+    def _unedited(self, pack: ProbePack, before: Measurement) -> ProbeReport:
+        """The report on a model that was not edited, because of what its baseline was."""
+        reason = "probe_error" if before.errors else "no_baseline"
+        self.folder.note("edit.refused", reason=reason)
+        report = judge(pack, before, before)
+        failed = before.errors or report.verdict == "ERROR"
+        return replace(report, verdict="ERROR" if failed else "NO_BASELINE", grade="G0")
+
+    def _edit(self, loaded: LoadedModel, facts: Sequence[Fact]) -> Patch:
+        job, folder = self.job, self.folder
+        settings = job.editor.params.model_dump(mode="json")
+        folder.update(
+            "edit.started",
+            {"editor": job.editor.name, "facts": len(facts)},
+            status="editing",
+            editor=EditorRecord(name=job.editor.name, params=_plain(folder, settings)),
+        )
+        with self._stage("edit"):
+            patch = job.editor.edit(
+                loaded.model,
+                loaded.tokenizer,
+                edits_for(facts, job.request.catalogue),
+                corpus=job.corpus,
+                cache=cache_folder(),
+                digests=self.digests,
+                seed=job.seed,
+                progress=self.tell,
+            )
+        if patch.base_digest != folder.record.digests[stored.BASE]:
+            raise EditorError(f"editor {job.editor.name} made a patch for another model")
+        return patch
+
+    @contextmanager
+    def _applied(self, patch: Patch, loaded: LoadedModel) -> Iterator[Applied]:
+        """The patch on the model, which must be what it was before the editor had it."""
+        broken = False
+        try:
+            applied = patch.apply(loaded.model)
+        except IntegrityError:
+            broken = True
+        if broken:
+            raise EditorError(f"editor {patch.editor} left the model changed, so its patch fits no model")
+        try:
+            yield applied
+        finally:
+            applied.revert()
+
+    def _register_patch(self, patch: Patch, applied: Applied) -> Patch:
+        edited = applied.digest()
+        patch = patch.with_edited_digest(edited)
+        patch.save(self.folder.path / "patch")
+        cosines = [one.cosine for one in applied.realised.values()]
+        self.folder.update(
+            "edit.made",
+            {
+                stored.PATCH: patch.digest,
+                stored.EDITED: edited,
+                "tensors": len(patch.deltas),
+                "least_cosine": min(cosines, default=1.0),
+                "figures": dict(patch.meta),
+            },
+            status="probing",
+            editor=EditorRecord(name=patch.editor, params=_plain(self.folder, patch.params)),
+            digests={stored.PATCH: patch.digest, stored.EDITED: edited},
+        )
+        return patch
+
+    def _finish(
+        self,
+        report: ProbeReport,
+        facts: tuple[Fact, ...],
+        known: tuple[bool, ...],
+        resolved: tuple[Resolved, ...],
+        patch: Patch | None,
+    ) -> Run:
+        folder = self.folder
+        folder.vault.put(stored.TRANSCRIPTS, report.transcripts())
+        content = report.to_json()
+        if resolved:
+            people = {one.request for one in resolved}
+            found = {one.request for one in resolved if one.known}
+            content["subjects"] = {"n": len(people), "known": len(found)}
+        atomic_write(folder.path / "probes.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+        grade = None if report.grade == "G0" else report.grade
+        verdict = "INCONCLUSIVE" if report.verdict == "SKIPPED" else report.verdict
+        folder.note(
+            "verdict.reached",
+            verdict=verdict,
+            grade=grade,
+            probes={result.id: result.verdict for result in report.results},
+        )
+        record = folder.finish(
+            verdict,
+            grade,
+            report.exit_code,
+            seconds=self.watch.seconds,
+            peak_memory_bytes=peak_memory_bytes(folder.record.device or "cpu"),
+        )
+        return Run(folder.path, record, report, facts, known, resolved, patch)
+
+
+def _plain(folder: RunFolder, settings: Mapping[str, Any]) -> Any:
+    """Settings as the record may hold them; a text among them is shown as its digest."""
+    return folder.redactor.plain(dict(settings))
+
+
+def _save_model(loaded: LoadedModel, target: Path) -> None:
+    from safeedit.models.load import without_bars
+
+    with without_bars():
+        loaded.model.save_pretrained(target)
+        loaded.tokenizer.save_pretrained(target)

@@ -1,0 +1,160 @@
+"""What a run is asked to do, checked as far as it can be before anything is loaded or written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safeedit.editors import EDITORS
+from safeedit.errors import UsageError
+from safeedit.policy import Policy
+from safeedit.policy.compile import SubjectRequest, facts_of, subjects_of
+from safeedit.probes.suite import suite_names
+from safeedit.triples.catalogue import Catalogue
+from safeedit.triples.facts import Fact
+
+if TYPE_CHECKING:
+    from safeedit.editors.base import Editor
+    from safeedit.models.load import LoadedModel
+
+DEFAULT_EDITOR = "memit"
+CACHE_VARIABLE = "SAFEEDIT_CACHE"
+
+ModelSource = str | Path | None | tuple[Any, Any]
+"""A folder, a hub id, None for the reference model, or a loaded (model, tokenizer)."""
+
+
+@dataclass(frozen=True, repr=False)
+class Request:
+    """A policy as it came, and what it asks for."""
+
+    policy: Policy
+    text: str
+    """The file's text, or the policy's canonical form where it came as an object."""
+    folder: Path
+    """Where files that the policy names are looked for."""
+    catalogue: Catalogue
+    facts: tuple[Fact, ...]
+    """The facts that it states."""
+    subjects: tuple[SubjectRequest, ...]
+    """The people of whom the model has to be asked."""
+
+    def __repr__(self) -> str:
+        return f"<Request {self.policy.metadata.id}>"
+
+
+def read_request(
+    policy: Policy | str | os.PathLike[str], kinds: str | Collection[str] | None = None
+) -> Request:
+    """The policy, compiled.
+
+    Args:
+        policy: a policy, or the path of one.
+        kinds: the kinds of operation that the caller's verb is for; None for all.
+
+    Raises:
+        PolicyError: the file is not a valid policy.
+        UsageError: it holds operations of another kind, or of one that no editor supports.
+    """
+    if isinstance(policy, Policy):
+        found, text, folder = policy, policy.canonical_bytes().decode(), Path()
+    else:
+        found, folder = Policy.load(policy), Path(policy).parent
+        text = Path(policy).read_text("utf-8-sig")
+    allowed = {kinds} if isinstance(kinds, str) else kinds
+    other = [kind for kind in found.kinds() if allowed is not None and kind not in allowed]
+    if other:
+        raise UsageError(
+            f"the policy {found.metadata.id} also holds operations of the kind {other[0]!r}; "
+            "run all of them with `safeedit apply`"
+        )
+    if "detox" in found.kinds():
+        raise UsageError(
+            f"the policy {found.metadata.id} holds a detox operation, and no editor supports detox yet; "
+            "take it out of the policy"
+        )
+    catalogue = found.catalogue()
+    return Request(found, text, folder, catalogue, facts_of(found), subjects_of(found))
+
+
+def chosen_editor(request: Request, name: str | None, params: Mapping[str, Any] | None) -> Editor:
+    """The editor: the one asked for, else the policy's, else the default.
+
+    Args:
+        request: what shall be done.
+        name: asked for by the caller.
+        params: settings, in place of the policy's of the same name.
+
+    Raises:
+        UsageError: no such editor or setting, or it cannot do one of the operations.
+    """
+    choice = request.policy.editor
+    chosen = name or (choice.name if choice else DEFAULT_EDITOR)
+    own = choice.params if choice and choice.name == chosen else {}
+    editor: Editor = EDITORS.get(chosen)(**{**own, **(params or {})})
+    operations = {fact.op for fact in request.facts} | ({"erase"} if request.subjects else set())
+    for op in sorted(operations - editor.operations):
+        raise UsageError(f"editor {chosen} cannot {op}; it can {', '.join(sorted(editor.operations))}")
+    return editor
+
+
+def suite_source(request: Request, suite: str | os.PathLike[str] | None) -> str:
+    """The name of the suite asked for, else of the policy's, or the whole path of its file.
+
+    A file that the policy names lies relative to the policy.
+    """
+    named = request.policy.probes.suite
+    beside = request.folder / named
+    chosen = Path(suite) if suite is not None else beside if beside.is_file() else Path(named)
+    if str(chosen) in suite_names() or not chosen.is_file():
+        return str(chosen)
+    return str(chosen.resolve())
+
+
+def check_model(model: ModelSource, device: str, dtype: str) -> None:
+    """Return only if the model may be loaded; loads nothing.
+
+    Raises:
+        UsageError: no such folder, device or dtype.
+    """
+    if isinstance(model, tuple):
+        if len(model) != 2:
+            raise UsageError("a loaded model is given together with its tokenizer: (model, tokenizer)")
+        if (device, dtype) != ("auto", "auto"):
+            raise UsageError("device and dtype cannot be chosen for a model that is loaded already")
+        return
+    from safeedit.models.load import check_source
+
+    check_source(model, device, dtype)
+
+
+def get_model(model: ModelSource, device: str, dtype: str) -> LoadedModel:
+    """The model, loaded unless it is already."""
+    from safeedit.models.load import given_model, load_model
+
+    if isinstance(model, tuple):
+        return given_model(*model)
+    return load_model(model, device=device, dtype=dtype)
+
+
+def cache_folder() -> Path:
+    """Where key statistics are kept between runs; `SAFEEDIT_CACHE` overrides the user's cache folder."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen) / "statistics"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("safeedit") / "statistics"
+
+
+def default_out(policy: Policy) -> Path:
+    """`runs/<policy id>-<time in UTC>`, and a number where that is taken."""
+    stem = f"{policy.metadata.id}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    path, number = Path("runs") / stem, 2
+    while path.exists():
+        path, number = Path("runs") / f"{stem}-{number}", number + 1
+    return path

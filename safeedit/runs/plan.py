@@ -1,0 +1,263 @@
+"""What a policy would do to a model, and what it would cost; nothing is changed and nothing written."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from safeedit.editors.base import Editor
+from safeedit.policy import Policy
+from safeedit.policy.answers import says
+from safeedit.policy.edits import edits_for
+from safeedit.policy.requested import requested_facts
+from safeedit.policy.resolve import NEW_TOKENS, Resolved, resolve_subjects
+from safeedit.probes.match import Answer, find_leak
+from safeedit.probes.suite import Suite, load_suite
+from safeedit.runs.guard import plain_errors
+from safeedit.runs.measuring import Progress, pack_for
+from safeedit.runs.options import (
+    ModelSource,
+    Request,
+    check_model,
+    chosen_editor,
+    get_model,
+    read_request,
+    suite_source,
+)
+from safeedit.runs.redact import Redactor
+from safeedit.triples.catalogue import SUBJECT
+from safeedit.triples.facts import Fact
+
+if TYPE_CHECKING:
+    from safeedit.models.load import LoadedModel
+
+Action = Literal["erase", "modify", "insert", "none"]
+
+PASSES = 400
+"""An edit costs about so many forward passes over its prompts; a rough figure for an estimate."""
+
+
+@dataclass(frozen=True, repr=False)
+class PlannedFact:
+    """One fact of a request, what the model says of it now, and what would be done."""
+
+    digest: str
+    """Stands for subject, relation and object together; another one in every plan."""
+    subject_digest: str
+    object_digest: str
+    op: str
+    relation: str
+    known: bool
+    """Whether the model says the object to at least one of the phrasings."""
+    confidence: float
+    """Share of the phrasings whose answer begins with the object."""
+    found: bool
+    """Whether the fact was found by asking, and not stated by the policy."""
+    fact: Fact
+    """The fact in plain text."""
+
+    def __repr__(self) -> str:
+        return f"<PlannedFact {self.digest}>"
+
+    @property
+    def action(self) -> Action:
+        """What a run would do: what the model does not know is neither erased nor modified."""
+        return self.fact.op if self.known or self.fact.op == "insert" else "none"
+
+    def to_json(self, *, show_sensitive: bool = False) -> dict[str, Any]:
+        """As JSON values; with names and objects only if asked for."""
+        shown: dict[str, Any] = {
+            "digest": self.digest,
+            "subject": self.subject_digest,
+            "object": self.object_digest,
+        }
+        if show_sensitive:
+            shown |= {"subject": self.fact.subject, "object": self.fact.object}
+            if self.fact.new_object is not None:
+                shown["new_object"] = self.fact.new_object
+        return {
+            **shown,
+            "op": self.op,
+            "relation": self.relation,
+            "known": self.known,
+            "confidence": round(self.confidence, 4),
+            "found": self.found,
+            "action": self.action,
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """What a run would do."""
+
+    policy_id: str
+    model: str
+    device: str
+    dtype: str
+    editor: str
+    layers: tuple[int, ...]
+    """The blocks that would be changed, where the editor says so beforehand."""
+    suite: str
+    facts: tuple[PlannedFact, ...]
+    unknown: tuple[Resolved, ...]
+    """What was asked about people and found not to be known, in plain text."""
+    edits: int
+    """What the editor would get: one for each name of each fact that is edited."""
+    prompts: int
+    """What the probes would ask, once before and once after."""
+    seconds: float
+    """What the run would take here, very roughly."""
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.policy_id}: {len(self.facts)} facts>"
+
+    @property
+    def known(self) -> int:
+        """How many facts would be edited."""
+        return sum(fact.action != "none" for fact in self.facts)
+
+    def to_json(self, *, show_sensitive: bool = False) -> dict[str, Any]:
+        """As JSON values; with names and objects only if asked for."""
+        return {
+            "policy": self.policy_id,
+            "model": self.model,
+            "device": self.device,
+            "dtype": self.dtype,
+            "editor": {"name": self.editor, "layers": list(self.layers)},
+            "suite": self.suite,
+            "facts": [fact.to_json(show_sensitive=show_sensitive) for fact in self.facts],
+            "not_known": [
+                {"subject_number": one.request, "relation": one.relation, "confidence": one.confidence}
+                for one in self.unknown
+            ],
+            "edits": self.edits,
+            "prompts": self.prompts,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def plan(
+    policy: Policy | str | os.PathLike[str],
+    model: ModelSource = None,
+    *,
+    editor: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    suite: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: Progress | None = None,
+    kinds: str | Collection[str] | None = None,
+) -> Plan:
+    """What `apply` would do with the same arguments; the model is asked, and nothing is changed.
+
+    Raises:
+        UsageError: it cannot be done as asked.
+        SafeEditError: the model failed.
+    """
+    with plain_errors(lambda: "the plan"):
+        request = read_request(policy, kinds)
+        chosen = chosen_editor(request, editor, params)
+        probes = load_suite(suite_source(request, suite))
+        check_model(model, device, dtype)
+        return _plan(request, chosen, probes, get_model(model, device, dtype), seed, progress)
+
+
+def _plan(
+    request: Request,
+    editor: Editor,
+    suite: Suite,
+    loaded: LoadedModel,
+    seed: int,
+    progress: Progress | None,
+) -> Plan:
+    resolved: tuple[Resolved, ...] = ()
+    if request.subjects:
+        resolved = resolve_subjects(
+            request.subjects, loaded.model, loaded.tokenizer, request.catalogue, progress, seed=seed
+        )
+    facts = requested_facts(request.facts, resolved)
+    redactor = Redactor(secrets.token_bytes(32))
+    start = time.perf_counter()
+    planned = _asked(facts, len(request.facts), loaded, redactor, progress)
+    taken = time.perf_counter() - start
+    asked = sum(len(_prompts(fact)) for fact in facts)
+    edits = edits_for([one.fact for one in planned if one.action != "none"], request.catalogue)
+    pack = pack_for(request, suite, facts, loaded, seed) if facts else None
+    probing = sum(map(len, pack.generations().values())) if pack else 0
+    rows = sum(len(edit.templates) for edit in edits)
+    each = taken / (asked * NEW_TOKENS) if asked else 0.0
+    return Plan(
+        policy_id=request.policy.metadata.id,
+        model=loaded.source_name,
+        device=loaded.device,
+        dtype=loaded.dtype,
+        editor=editor.name,
+        layers=_layers(editor, loaded.model),
+        suite=suite.name,
+        facts=planned,
+        unknown=tuple(one for one in resolved if not one.known),
+        edits=len(edits),
+        prompts=probing,
+        # Answers mostly end early, so that a prompt costs about as much whatever its limit is.
+        seconds=each * (2 * NEW_TOKENS * probing + PASSES * rows),
+    )
+
+
+def _asked(
+    facts: Sequence[Fact],
+    stated: int,
+    loaded: LoadedModel,
+    redactor: Redactor,
+    progress: Progress | None,
+) -> tuple[PlannedFact, ...]:
+    """What the model says of each fact now."""
+    from safeedit.models.generate import greedy
+
+    prompts = list(dict.fromkeys(prompt for fact in facts for prompt in _prompts(fact)))
+
+    def tell(done: int, total: int) -> None:
+        if progress is not None:
+            progress("facts", done, total)
+
+    found = greedy(loaded.model, loaded.tokenizer, prompts, max_new_tokens=NEW_TOKENS, progress=tell)
+    answers = {prompt: one.text for prompt, one in zip(prompts, found, strict=True)}
+    planned = []
+    for index, fact in enumerate(facts):
+        objects = (fact.object, *fact.object_aliases)
+        said = Answer(objects, names=(fact.subject, *fact.aliases))
+        own = _prompts(fact)
+        planned.append(
+            PlannedFact(
+                digest=redactor.digest("\0".join((fact.subject, fact.relation, fact.object))),
+                subject_digest=redactor.digest(fact.subject),
+                object_digest=redactor.digest(fact.object),
+                op=fact.op,
+                relation=fact.relation,
+                known=any(find_leak(said, prompt, answers[prompt]) is not None for prompt in own),
+                confidence=sum(any(says(o, answers[p]) for o in objects) for p in own) / len(own),
+                found=index >= stated,
+                fact=fact,
+            )
+        )
+    return tuple(planned)
+
+
+def _prompts(fact: Fact) -> tuple[str, ...]:
+    templates = (*fact.edit_templates, *fact.probe_templates)
+    return tuple(dict.fromkeys(template.replace(SUBJECT, fact.subject) for template in templates))
+
+
+def _layers(editor: Editor, model: Any) -> tuple[int, ...]:
+    from safeedit.editors.memit import Memit, chosen_layers
+    from safeedit.editors.memit import Params as MemitParams
+    from safeedit.models.structure import find_decoder
+
+    if isinstance(editor, Memit) and isinstance(editor.params, MemitParams):
+        depth = len(find_decoder(model).blocks)
+        return tuple(chosen_layers(editor.params.with_preset().layers, depth))
+    return tuple(getattr(editor.params, "layers", None) or ())
