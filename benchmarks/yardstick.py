@@ -1,0 +1,127 @@
+"""MEMIT on real facts in a model that this project did not train (CounterFact, ParaRel).
+
+    python benchmarks/yardstick.py FOLDER --op modify --records 1 10 50 100 300
+    python benchmarks/yardstick.py FOLDER --op erase --records 50 --objectives neutral entropy lens refusal
+
+FOLDER holds the model, the records and their scorer (`score.py`); it is not part of this repository.
+Key statistics are taken over text that the model itself writes (no fact of the records is used),
+and timed apart. Prints rows of a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from safeedit.editors.contexts import own_texts
+from safeedit.editors.memit import Memit, chosen_layers
+from safeedit.editors.statistics import Corpus, cached_moments
+from safeedit.models.structure import find_decoder
+from safeedit.tensors.digest import model_digest
+from safeedit.triples.facts import Edit
+
+
+def scorer(folder: Path) -> ModuleType:
+    """The folder's own scorer."""
+    spec = importlib.util.spec_from_file_location("score", folder / "score.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["score"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def edits(records: list[dict[str, Any]], op: str) -> list[Edit]:
+    """One edit a record; the editor sees CounterFact's own prompt and nothing else."""
+    found = []
+    for record in records:
+        fact = record["requested_rewrite"]
+        template = fact["prompt"].replace("{}", "{subject}")
+        new = None if op == "erase" else fact["target_new"]["str"]
+        found.append(
+            Edit("erase" if op == "erase" else "modify", fact["subject"], fact["relation_id"], (template,), new,
+                 fact["target_true"]["str"])
+        )
+    return found
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    """The model and its tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
+    return model, AutoTokenizer.from_pretrained(folder / "model")
+
+
+def score(board: Any, module: ModuleType, model: Any, tokenizer: Any, n: int) -> dict[str, Any]:
+    """The scorer's figures; views without a row (there are some at one record) are left out."""
+    views = {name: rows for name, rows in board.views(n).items() if rows}
+    found: dict[str, Any] = {}
+    for name, rows in views.items():
+        prompts, true, new = map(list, zip(*rows, strict=True))
+        said = module.greedy(model, tokenizer, prompts)
+        found[name] = {"true": module.says(said, true), "new": module.says(said, new)}
+    found["perplexity"] = module.perplexity(model, tokenizer, board.prose[:200])
+    return found
+
+
+def main() -> None:
+    """Run what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--op", choices=["modify", "erase"], default="modify")
+    parser.add_argument("--records", type=int, nargs="+", default=[50])
+    parser.add_argument("--objectives", nargs="+", default=["neutral"])
+    parser.add_argument("--statistics-tokens", type=int, default=120_000)
+    parser.add_argument("--cache", type=Path, required=True, help="folder for the model's own text and statistics")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the editor")
+    args = parser.parse_args()
+    params = {k: json.loads(v) for k, _, v in (item.partition("=") for item in args.set)}
+    module = scorer(args.folder)
+    board = module.Yardstick.open(args.folder)
+    model, tokenizer = load(args.folder)
+    text_file = args.cache / f"own-{args.statistics_tokens}.json"
+    if not text_file.exists():
+        args.cache.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        text_file.write_text(json.dumps(own_texts(model, tokenizer, args.statistics_tokens, seed=0)))
+        print(f"own text: {time.perf_counter() - start:.1f} s")
+    corpus = Corpus(json.loads(text_file.read_text()), max_tokens=args.statistics_tokens)
+    decoder = find_decoder(model)
+    layers = chosen_layers(params.get("layers"), len(decoder.blocks))
+    start = time.perf_counter()
+    found = cached_moments(
+        decoder, tokenizer, corpus, layers, base_digest=model_digest(model), cache=args.cache
+    )
+    print(f"statistics: {time.perf_counter() - start:.2f} s for {len(layers)} layers, {found.tokens} tokens")
+    for n in args.records:
+        before = score(board, module, model, tokenizer, n)
+        for objective in args.objectives if args.op == "erase" else args.objectives[:1]:
+            start = time.perf_counter()
+            patch = Memit(**{"objective": objective, **params}).edit(
+                model, tokenizer, edits(board.records[:n], args.op), corpus=corpus, cache=args.cache
+            )
+            seconds = time.perf_counter() - start
+            with patch.applied(model):
+                after = score(board, module, model, tokenizer, n)
+            said = "new" if args.op == "modify" else "true"
+            cells = [
+                f"{args.op} {n}" + (f", {objective}" if args.op == "erase" else ""),
+                *(f"{after[v][said]:.3f}" if v in after else "–" for v in ("rewrite", "paraphrase", "unseen")),
+                f"{before['neighbour']['true']:.3f} → {after['neighbour']['true']:.3f}",
+                f"×{after['perplexity'] / before['perplexity']:.4f}",
+                f"{seconds / n:.3f}",
+            ]
+            print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
