@@ -1,0 +1,62 @@
+"""`safeedit editors` and `safeedit probes`: what is registered, one line each."""
+
+from __future__ import annotations
+
+import inspect
+
+from .options import Json
+from .output import write_json
+
+
+def editors(as_json: Json = False) -> None:
+    """List the editors."""
+    from safeedit.editors import EDITORS
+
+    found = [(name, EDITORS.get(name)) for name in EDITORS]
+    if as_json:
+        rows = [
+            {"name": n, "summary": e.summary, "paper": e.paper, "operations": sorted(e.operations)}
+            for n, e in found
+        ]
+        write_json({"editors": rows})
+        return
+    from .render import Column, Screen, Words
+
+    Screen().table(
+        (Column("editor"), Column("what it does", wraps=True), Column("can"), Column("arXiv")),
+        [
+            (Words(name, "bold"), editor.summary, ", ".join(sorted(editor.operations)), editor.paper)
+            for name, editor in found
+        ],
+    )
+
+
+def probes(as_json: Json = False) -> None:
+    """List the probes, and the suites that put them together."""
+    from safeedit.probes import PROBES
+    from safeedit.probes.suite import suite_names
+
+    found = [(name, PROBES.get(name)) for name in PROBES]
+    meaning = {name: inspect.getdoc(kind).splitlines()[0] for name, kind in found}  # type: ignore[union-attr]
+    if as_json:
+        rows = [
+            {
+                "id": name,
+                "summary": meaning[name],
+                "family": kind.family,
+                "grade": kind.grade,
+                "metric": kind.metric,
+                "unit": kind.unit,
+            }
+            for name, kind in found
+        ]
+        write_json({"probes": rows, "suites": list(suite_names())})
+        return
+    from .render import Column, Screen, Words
+
+    screen = Screen()
+    screen.table(
+        (Column("probe"), Column("what holds when it passes", wraps=True)),
+        [(Words(name, "bold"), meaning[name]) for name, _ in found],
+    )
+    screen.line(Words("suites:", "dim"), ", ".join(suite_names()))

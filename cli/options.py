@@ -1,0 +1,147 @@
+"""Every flag, defined once; a verb takes the ones it needs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Dtype(StrEnum):
+    """Number formats that a model can be loaded in."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+_REQUEST, _MODEL, _EDIT, _OUTPUT, _DANGER = "Request", "Model", "Edit", "Output", "Danger"
+
+PolicyFile = Annotated[
+    Path,
+    typer.Option("--policy", metavar="FILE", help="The policy: a YAML file.", rich_help_panel=_REQUEST),
+]
+OptionalPolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        help="Instead of RUN: the policy whose facts a model is asked for.",
+        rich_help_panel=_REQUEST,
+    ),
+]
+ModelSource = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="ID_OR_PATH",
+        help="A Hugging Face id or a folder. Default: the embedded reference model.",
+        rich_help_panel=_MODEL,
+    ),
+]
+BaseSource = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="ID_OR_PATH",
+        help="The model before the edit; for RUN only where it has moved since.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.", rich_help_panel=_MODEL),
+]
+NumberFormat = Annotated[
+    Dtype,
+    typer.Option(
+        "--dtype",
+        metavar="|".join(Dtype),
+        help="The number format to load the model in.",
+        rich_help_panel=_MODEL,
+    ),
+]
+EditorName = Annotated[
+    str | None,
+    typer.Option(
+        "--editor",
+        metavar="NAME",
+        help="The editor, instead of the policy's; `safeedit editors` lists them.",
+        rich_help_panel=_EDIT,
+    ),
+]
+SuiteName = Annotated[
+    str | None,
+    typer.Option(
+        "--suite",
+        metavar="NAME_OR_FILE",
+        help="The probe suite, instead of the policy's: smoke, standard, or a file.",
+        rich_help_panel=_EDIT,
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed", metavar="N", min=0, help="Same seed, same result on one machine.", rich_help_panel=_EDIT
+    ),
+]
+StatsDataset = Annotated[
+    str | None,
+    typer.Option(
+        "--stats-dataset",
+        metavar="ID_OR_FILE",
+        help="Text for the key statistics: a `datasets` id or a text file. Default: the reference world's.",
+        rich_help_panel=_EDIT,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Show what would be done, as `safeedit plan` does; change nothing.",
+        rich_help_panel=_EDIT,
+    ),
+]
+RunOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="RUN_DIR",
+        help="Folder of the run. Default: runs/<policy id>-<time>.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+SaveModel = Annotated[
+    bool,
+    typer.Option(
+        "--save-model", help="Also write the whole edited model into the run.", rich_help_panel=_OUTPUT
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="One JSON object on standard output, all else on standard error.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No progress; the result and errors only.", rich_help_panel=_OUTPUT),
+]
+ShowSensitive = Annotated[
+    bool,
+    typer.Option(
+        "--show-sensitive",
+        help="Show names, objects and answers in plain text instead of keyed digests.",
+        rich_help_panel=_DANGER,
+    ),
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
+OptionalRunPath = Annotated[
+    Path | None, typer.Argument(metavar="[RUN]", help="The folder of a run.", show_default=False)
+]
+RunsFolder = Annotated[Path, typer.Argument(metavar="[FOLDER]", help="The folder that holds runs.")]
