@@ -10,7 +10,7 @@ PIP_FLAGS ?=
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+PIP := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help

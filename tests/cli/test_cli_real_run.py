@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from command_types import SCRIPT, Command, WritePolicy
+from policies_in_text import CANARIES, ERASURE
 
 from safeedit.models.load import reference_folder
-from safeedit.world.registry import reference_world
 
 # What the model was trained on lies beside it.
 KNOWN = [json.loads(line) for line in (reference_folder() / "controls.jsonl").read_text("utf-8").splitlines()]
@@ -121,15 +121,10 @@ def test_the_probes_can_be_repeated(safeedit: Command, erased: dict[str, Any], r
     ]
 
 
-def test_a_person_whom_the_model_does_not_know(safeedit: Command, policy: WritePolicy, here: Path) -> None:
-    name = reference_world().placebos[0].name
-    request = {
-        **REQUEST,
-        "operations": [{"op": "erase", "subjects": [{"name": name, "relations": ["phone"]}]}],
-    }
-    done = safeedit("erase", "--policy", policy(json.dumps(request)), "--out", "run", "--device", "cpu")
+def test_what_the_model_never_knew(safeedit: Command, policy: WritePolicy) -> None:
+    done = safeedit("erase", "--policy", policy(ERASURE), "--out", "run", "--device", "cpu")
     assert done.code == 3
     assert "NO_BASELINE" in done.out
     assert "nothing was edited" in done.out
-    assert name not in done.out + done.err
+    assert not any(canary in done.out + done.err for canary in CANARIES)
     assert safeedit("verify", "run").code == 0
