@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from safeedit.editors.memit import Memit, default_corpus
 from safeedit.editors.statistics import Corpus
 from safeedit.models.generate import greedy
+from safeedit.models.hooks import first_tensor
 from safeedit.models.structure import find_decoder
 from safeedit.models.tokens import pad, pad_id, tokenise
 from safeedit.policy.compile import fact_for
@@ -38,12 +39,14 @@ Asked = list[tuple[int, str, str]]
 
 
 def load() -> tuple[Any, Any]:
+    """The reference model and its tokenizer."""
     folder = Path(str(files("safeedit"))) / "world" / "reference"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     return model, AutoTokenizer.from_pretrained(folder)
 
 
 def erased_facts(world: World, people: int, alias: bool) -> list[Fact]:
+    """Every fact of the first `people` people."""
     catalogue = builtin_catalogue()
     return [
         fact_for(p.name, (p.alias,) if alias and p.alias else (), f.relation, f.object, "erase", catalogue)
@@ -106,6 +109,7 @@ def controls(world: World, facts: Sequence[Fact], count: int) -> dict[str, Asked
 
 
 def asked(facts: Sequence[Fact], which: str, wanted: str) -> Asked:
+    """One row for each fact and phrasing."""
     return [
         (number, template.replace("{subject}", fact.subject), getattr(fact, wanted))
         for number, fact in enumerate(facts)
@@ -128,6 +132,7 @@ def said(model: Any, tokenizer: Any, rows: Asked, begins: bool = False) -> tuple
 
 @torch.no_grad()
 def perplexity(model: Any, tokenizer: Any, texts: Sequence[str]) -> float:
+    """Exponential of the mean loss a token."""
     total, count = 0.0, 0
     for start in range(0, len(texts), 32):
         batch = pad(
@@ -151,9 +156,7 @@ def lens_rate(model: Any, tokenizer: Any, facts: Sequence[Fact], top: int = 4) -
         batch = pad([t.ids for t in tokenise(tokenizer, [p for _, p, _ in part])], pad_id(tokenizer), "left")
         states: list[torch.Tensor] = []
         handles = [
-            b.register_forward_hook(
-                lambda _, __, out: states.append((out[0] if isinstance(out, tuple) else out)[:, -1])
-            )
+            b.register_forward_hook(lambda _, __, out, seen=states: seen.append(first_tensor(out)[:, -1]))
             for b in decoder.blocks
         ]
         decoder.base(**batch.forward_args(), use_cache=False)
@@ -169,6 +172,7 @@ def lens_rate(model: Any, tokenizer: Any, facts: Sequence[Fact], top: int = 4) -
 
 
 def row(label: str, facts: list[Fact], corpus: Corpus, control_count: int, **params: Any) -> str:
+    """One row of the table: edit, measure, describe."""
     world = reference_world()
     model, tokenizer = load()
     survivors = controls(world, facts, control_count)
@@ -209,6 +213,7 @@ CACHE: Path | None = None
 
 
 def main() -> None:
+    """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--erase", type=int, nargs="*", default=[])
     parser.add_argument("--modify", type=int, nargs="*", default=[])

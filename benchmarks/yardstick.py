@@ -49,8 +49,14 @@ def edits(records: list[dict[str, Any]], op: str) -> list[Edit]:
         template = fact["prompt"].replace("{}", "{subject}")
         new = None if op == "erase" else fact["target_new"]["str"]
         found.append(
-            Edit("erase" if op == "erase" else "modify", fact["subject"], fact["relation_id"], (template,), new,
-                 fact["target_true"]["str"])
+            Edit(
+                "erase" if op == "erase" else "modify",
+                fact["subject"],
+                fact["relation_id"],
+                (template,),
+                new,
+                fact["target_true"]["str"],
+            )
         )
     return found
 
@@ -81,7 +87,9 @@ def main() -> None:
     parser.add_argument("--records", type=int, nargs="+", default=[50])
     parser.add_argument("--objectives", nargs="+", default=["neutral"])
     parser.add_argument("--statistics-tokens", type=int, default=120_000)
-    parser.add_argument("--cache", type=Path, required=True, help="folder for the model's own text and statistics")
+    parser.add_argument(
+        "--cache", type=Path, required=True, help="folder for the model's own text and statistics"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the editor")
     args = parser.parse_args()
     params = {k: json.loads(v) for k, _, v in (item.partition("=") for item in args.set)}
@@ -115,7 +123,10 @@ def main() -> None:
             said = "new" if args.op == "modify" else "true"
             cells = [
                 f"{args.op} {n}" + (f", {objective}" if args.op == "erase" else ""),
-                *(f"{after[v][said]:.3f}" if v in after else "–" for v in ("rewrite", "paraphrase", "unseen")),
+                *(
+                    f"{after[v][said]:.3f}" if v in after else "–"
+                    for v in ("rewrite", "paraphrase", "unseen")
+                ),
                 f"{before['neighbour']['true']:.3f} → {after['neighbour']['true']:.3f}",
                 f"×{after['perplexity'] / before['perplexity']:.4f}",
                 f"{seconds / n:.3f}",

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from safeedit.errors import SafeEditError as SafeEditError
     from safeedit.patch import Patch as Patch
     from safeedit.policy import Policy as Policy
-    from safeedit.runs.execute import Run as Run
     from safeedit.runs.execute import apply as apply
     from safeedit.runs.listing import list_runs as list_runs
     from safeedit.runs.loading import load as load
+    from safeedit.runs.outcome import Run as Run
     from safeedit.runs.plan import plan as plan
     from safeedit.runs.reprobe import probe as probe
     from safeedit.runs.rollback import rollback as rollback
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "Patch": "safeedit.patch:Patch",
     "Policy": "safeedit.policy:Policy",
-    "Run": "safeedit.runs.execute:Run",
+    "Run": "safeedit.runs.outcome:Run",
     "SafeEditError": "safeedit.errors:SafeEditError",
     "apply": "safeedit.runs.execute:apply",
     "editors": "safeedit.editors:",

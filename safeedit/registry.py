@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from safeedit.errors import UsageError
 
@@ -63,7 +63,7 @@ class Registry(Generic[T]):
         base = _load(self._base)
         if not (isinstance(found, type) and isinstance(base, type) and issubclass(found, base)):
             raise UsageError(f"{self.kind} {name!r} ({self._targets[name]}) is not a {base}")
-        return found
+        return cast("type[T]", found)
 
 
 def _load(target: str) -> object:

@@ -41,6 +41,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {**_LLAMA, "sliding_window": None},
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
+    "qwen3-local": {
+        **_LLAMA,
+        "use_sliding_window": True,
+        "sliding_window": 3,
+        "layer_types": ["sliding_attention"] * 2 + ["full_attention"] * 2,
+    },
     "gemma": _LLAMA,
     "gemma2": {**_LLAMA, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 8},
     "phi": {**{k: v for k, v in _LLAMA.items() if k != "head_dim"}, "num_key_value_heads": 4},
@@ -51,10 +57,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
 def tiny(family: str, seed: int = 0) -> Any:
     """A float32 model of the family in evaluation mode, with weights large enough to matter."""
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(family, **FAMILIES[family])
+    config = AutoConfig.for_model(family.partition("-")[0], **FAMILIES[family])
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 2 and "embed" not in name and "wte" not in name:
-                parameter.mul_(4.0)
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                table = parameter.shape[0] == config.vocab_size
+                parameter.mul_(20.0 if table else 4.0)
     return model

@@ -26,16 +26,16 @@ from torch import Tensor
 
 from safeedit.editors.base import Editor, Progress
 from safeedit.editors.base import Params as BaseParams
-from safeedit.editors.contexts import sampled_texts
+from safeedit.editors.contexts import context_texts
 from safeedit.editors.objectives import Aim, Erasure, Named, build_task
 from safeedit.editors.rows import Demand
-from safeedit.editors.solve import Factors, Preservation, least_change
+from safeedit.editors.solve import Factors, Preservation, before_modules, least_change
 from safeedit.editors.statistics import Corpus, cached_moments
 from safeedit.editors.values import Search, Values, search
 from safeedit.errors import UsageError
 from safeedit.models.hooks import frozen
 from safeedit.models.segment import Segment
-from safeedit.models.structure import Decoder, find_decoder
+from safeedit.models.structure import Decoder, Projection, find_decoder
 from safeedit.models.tokens import Batch, pad_around, pad_id
 from safeedit.patch import DenseDelta, LowRankDelta, Patch
 from safeedit.tensors.digest import named_digests, root_digest
@@ -43,13 +43,15 @@ from safeedit.triples.facts import Edit, Op
 
 Preset = Literal["gpt2-xl", "gpt-j-6b", "llama-2-7b", "llama-3-8b", "mistral-7b", "qwen2.5-7b"]
 
+_PAPER: dict[str, Any] = {"steps": 25, "passes": 1, "stop": 0.05, "contexts": 5, "average_keys": True}
+
 PUBLISHED: dict[str, dict[str, Any]] = {
-    "gpt2-xl": {"layers": [13, 14, 15, 16, 17], "clamp": 0.75, "decay": 0.5, "preserve": 20_000.0},
-    "gpt-j-6b": {"layers": [3, 4, 5, 6, 7, 8], "clamp": 0.75, "decay": 0.5, "preserve": 15_000.0},
-    "llama-2-7b": {"layers": [4, 5, 6, 7, 8], "clamp": 4.0, "decay": 1e-3, "preserve": 15_000.0},
-    "llama-3-8b": {"layers": [4, 5, 6, 7, 8], "clamp": 0.75, "decay": 0.5, "preserve": 15_000.0},
-    "mistral-7b": {"layers": [4, 5, 6, 7, 8], "clamp": 4.0, "decay": 1e-3, "preserve": 15_000.0},
-    "qwen2.5-7b": {"layers": [4, 5, 6, 7, 8], "clamp": 4.0, "decay": 1e-3, "preserve": 15_000.0},
+    "gpt2-xl": {"layers": [13, 14, 15, 16, 17], "clamp": 0.75, "decay": 0.5, "preserve": 20_000.0, **_PAPER},
+    "gpt-j-6b": {"layers": [3, 4, 5, 6, 7, 8], "clamp": 0.75, "decay": 0.5, "preserve": 15_000.0, **_PAPER},
+    "llama-2-7b": {"layers": [4, 5, 6, 7, 8], "clamp": 4.0, "decay": 1e-3, "preserve": 15_000.0, **_PAPER},
+    "llama-3-8b": {"layers": [4, 5, 6, 7, 8], "clamp": 0.75, "decay": 0.5, "preserve": 15_000.0, **_PAPER},
+    "mistral-7b": {"layers": [4, 5, 6, 7, 8], "clamp": 4.0, "decay": 1e-3, "preserve": 15_000.0, **_PAPER},
+    "qwen2.5-7b": {"layers": [4, 5, 6, 7, 8], "clamp": 4.0, "decay": 1e-3, "preserve": 15_000.0, **_PAPER},
 }
 """Published layers and strengths (editors' repositories), for those who ask for them by name."""
 
@@ -58,35 +60,35 @@ class Params(BaseParams):
     """Settings of MEMIT."""
 
     layers: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
-    """Blocks whose down-projection is changed; by default up to five that end at a quarter of the depth."""
+    """Blocks that are changed; by default up to five that end at a quarter of the depth."""
     preset: Preset | None = None
-    """Published settings of a model; they replace the defaults, and what is given explicitly replaces them."""
+    """Published settings of a model; they replace the defaults, and explicit settings replace them."""
     objective: Erasure = "neutral"
     """What an erasure aims at."""
-    steps: int = Field(default=25, ge=1, le=1000)
-    """Steps of the search for values, at most."""
+    steps: int = Field(default=8, ge=1, le=1000)
+    """Steps of the search for values in each pass, at most."""
     rate: float = Field(default=0.3, gt=0)
     """Step size, in units of the hidden state's root mean square."""
-    clamp: float = Field(default=0.75, gt=0)
+    clamp: float = Field(default=0.5, gt=0)
     """Largest change of the hidden state at a name's last token, relative to its norm."""
     decay: float = Field(default=0.05, ge=0)
     """Weight of the squared relative size of that change."""
-    stop: float = Field(default=0.05, ge=0)
+    stop: float = Field(default=0.15, ge=0)
     """Mean loss, in nats, at which an insertion or modification is finished."""
-    leak: float = Field(default=0.01, ge=0, lt=1)
+    leak: float = Field(default=0.05, ge=0, lt=1)
     """Probability of the object, wherever it is asked for, at which an erasure is finished."""
-    contexts: int = Field(default=5, ge=0, le=100)
+    contexts: int = Field(default=2, ge=0, le=100)
     """Sampled texts that a prompt is put behind, besides the bare prompt."""
     context_tokens: int = Field(default=8, ge=1, le=100)
     """Tokens of such a text."""
     keep_weight: float = Field(default=0.0625, ge=0)
     """Weight of leaving the other answers about an edited name as they are."""
     preserve: float | None = Field(default=None, gt=0)
-    """How many observed keys the second moment counts for (lambda); by default a fraction of the keys' width."""
+    """How many observed keys the second moment counts for (lambda); by default as many as keys are wide."""
     average_keys: bool = False
     """Average the keys of a name over its contexts, as published, instead of constraining each."""
-    passes: int = Field(default=3, ge=1, le=10)
-    """How often values are searched and inserted; later passes work on what the edited model still gets wrong."""
+    passes: int = Field(default=4, ge=1, le=20)
+    """How often values are searched and inserted; each pass works on what is still wrong after the last."""
     lens_weight: float = Field(default=1.0, ge=0)
     """Weight of the logit-lens term of the objective `lens`."""
     statistics_tokens: int = Field(default=200_000, ge=1)
@@ -154,7 +156,7 @@ class Memit(Editor):
                 progress=lambda done, total: report("statistics", done, total),
             )
             segment = Segment(decoder)
-            contexts = sampled_texts(model, tokenizer, params.contexts, params.context_tokens, seed)
+            contexts = context_texts(model, tokenizer, params.contexts, params.context_tokens, seed)
             aim = Aim(params.objective, ("", *contexts), params.keep_weight)
             named = build_task(segment, tokenizer, edits, aim)
             settings = Search(
@@ -174,7 +176,12 @@ class Memit(Editor):
             with restored_weights(decoder, layers):
                 for number in range(params.passes):
                     values = search(
-                        segment, layers[-1], named.task, settings, fill, _stage(report, "values", number, params)
+                        segment,
+                        layers[-1],
+                        named.task,
+                        settings,
+                        fill,
+                        _stage(report, "values", number, params),
                     )
                     found.append(values)
                     if not values.steps.any():
@@ -182,8 +189,7 @@ class Memit(Editor):
                     insertion.run(values.delta, _stage(report, "weights", number, params))
                 factors = insertion.factors()
         deltas = {
-            decoder.projections[layer].name: _delta(decoder, layer, found)
-            for layer, found in factors.items()
+            decoder.projections[layer].name: _delta(decoder, layer, found) for layer, found in factors.items()
         }
         return Patch.of(
             model,
@@ -198,7 +204,7 @@ class Memit(Editor):
                 "passes": len(found),
                 "loss_mean": float(found[-1].loss.mean()),
                 "loss_max": float(found[-1].loss.max()),
-                "steps_mean": float(sum(v.steps for v in found).float().mean()),
+                "steps_mean": float(torch.stack([v.steps for v in found]).sum(0).float().mean()),
                 "norm_mean": float(found[0].norm.mean()),
                 "missing_mean": float(insertion.missing.mean()),
                 "missing_max": float(insertion.missing.max()),
@@ -277,7 +283,9 @@ class _Insertion:
         states = self.entering
         for number, layer in enumerate(self.layers):
             keys, current = self._at_pivot(states, layer, top)
-            residual = (wanted - current) / (len(self.layers) - number)
+            projection = segment.decoder.projections[layer]
+            missing = (wanted - current) / (len(self.layers) - number)
+            residual = before_modules(self._values(keys, projection), missing, projection.after)
             factors = least_change(*self._constraints(keys, residual), self.preserved[layer])
             self.parts[layer].append(factors)
             self._write(layer)
@@ -306,7 +314,7 @@ class _Insertion:
         return mean(keys), mean(residual)
 
     def _at_pivot(self, entering: Tensor | None, layer: int, top: int) -> tuple[Tensor, Tensor]:
-        """Keys of `layer` and the output of block `top`, both at the pivots: (rows, inner), (rows, hidden)."""
+        """Keys of `layer`, (rows, inner), and the output of block `top`, (rows, hidden), at the pivots."""
         keys: list[Tensor] = []
         handle = self.segment.decoder.projections[layer].module.register_forward_pre_hook(
             lambda _, args: keys.append(args[0][:, -1].float())
@@ -316,6 +324,11 @@ class _Insertion:
         finally:
             handle.remove()
         return keys[0], states[:, -1].float()
+
+    def _values(self, keys: Tensor, projection: Projection) -> Tensor:
+        """What the down-projection makes of keys now, (rows, outer)."""
+        found: Tensor = projection.module(keys.to(projection.weight.dtype)).float()
+        return found
 
     def _write(self, layer: int) -> None:
         projection = self.segment.decoder.projections[layer]
@@ -330,7 +343,7 @@ def _stage(report: Progress, name: str, number: int, params: Params) -> Callable
 
 def default_preserve(inner: int) -> float:
     """Lambda where none is given, in proportion to the number of directions that a key can have."""
-    return 0.1 * inner
+    return float(inner)
 
 
 def _sites(demands: Sequence[Demand], fill: int, device: torch.device) -> _Sites:

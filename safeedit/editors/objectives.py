@@ -23,8 +23,9 @@ from safeedit.editors.rows import Demand, Goals, Row, Task, Text, rows_of
 from safeedit.errors import EditorError, UsageError
 from safeedit.models.segment import Segment
 from safeedit.models.tokens import pad, pad_id
+from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Edit
-from safeedit.triples.placebos import placebo_names
+from safeedit.triples.placebos import placebo_kind, placebo_names
 
 Erasure = Literal["neutral", "entropy", "lens", "refusal"]
 REFUSAL = "not known."
@@ -87,6 +88,8 @@ def build_task(segment: Segment, tokenizer: Any, edits: Sequence[Edit], aim: Aim
 def _check(index: int, edit: Edit) -> None:
     if not edit.templates:
         raise UsageError(f"edit {index}: it has no prompt; give at least one template with {{subject}}")
+    if any(template.count(SUBJECT) != 1 for template in (*edit.templates, *edit.keep)):
+        raise UsageError(f"edit {index}: every template must contain {SUBJECT} once")
     if edit.op == "erase" and not edit.old:
         raise UsageError(f"edit {index}: an erasure needs the object that shall no longer be said")
     if edit.op != "erase" and not edit.target:
@@ -138,9 +141,7 @@ class _Builder:
             demands.append(Demand(group, row, goals, weight=self.aim.keep_weight, keep=True))
         return Task(groups, tuple(demands), torch.cat([neutral, own]))
 
-    def _demand(
-        self, group: int, edit: Edit, text: Text, row: Row, places: dict[_Key, _Place]
-    ) -> Demand:
+    def _demand(self, group: int, edit: Edit, text: Text, row: Row, places: dict[_Key, _Place]) -> Demand:
         if edit.op != "erase" or self.aim.erasure == "refusal":
             return Demand(group, row, Goals.tokens(row.wanted))
         if self.aim.erasure == "entropy":
@@ -162,7 +163,7 @@ class _Builder:
         texts = [
             Text("", template, name, says)
             for template, says, about in unique
-            for name in placebo_names(about, PLACEBOS, PLACEBO_SEED)
+            for name in placebo_names(placebo_kind(about), PLACEBOS, PLACEBO_SEED)
         ]
         placebo_rows = rows_of(self.tokenizer, texts)
         found = self._distributions(placebo_rows)

@@ -1,4 +1,4 @@
-"""What an edit is optimised on: token rows with a subject, the positions that matter, and what is wanted there.
+"""What an edit is optimised on: token rows with a subject, the positions that matter, the goals there.
 
 A *group* is one name whose value vector is searched. All that is asked of one name (several facts,
 several phrasings, several preceding contexts) is optimised together: at its last token every one
@@ -60,7 +60,7 @@ class Row:
     pivot: int
     """The subject's last token."""
     spots: tuple[int, ...]
-    """Tokens whose next-token distribution matters: the prompt's last one, and those of the continuation but its last."""
+    """Tokens whose next one matters: the prompt's last, and those of the continuation but its last."""
     wanted: tuple[int, ...]
     """The continuation's tokens, one a spot; empty where there is no continuation."""
 

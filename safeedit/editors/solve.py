@@ -11,10 +11,11 @@ smaller system is taken. Both are symmetric and positive definite, so Cholesky i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from safeedit.errors import EditorError
 
@@ -99,7 +100,44 @@ def least_change(keys: Tensor, residuals: Tensor, preserve: Preservation) -> Fac
 
 
 def _cholesky(system: Tensor) -> Tensor:
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex((system + system.T) / 2)
     if failed:
         raise EditorError("the edit's system of equations is not positive definite")
     return factor
+
+
+def before_modules(values: Tensor, gain: Tensor, after: Sequence[nn.Module], steps: int = 30) -> Tensor:
+    """What `values` must gain so that they gain `gain` once the modules `after` them have run.
+
+    Most blocks add the down-projection's output to the residual stream as it is. Where a norm
+    stands between (Gemma 2), not every gain can be reached; the nearest one is found by descent.
+
+    Args:
+        values: (n, outer), the down-projection's output.
+        gain: (n, outer), wanted after the modules.
+        after: the modules, in order.
+        steps: iterations of L-BFGS.
+    """
+    if not after:
+        return gain
+
+    def through(x: Tensor) -> Tensor:
+        for module in after:
+            x = module(x)
+        return x
+
+    with torch.enable_grad():
+        wanted = (through(values) + gain).detach()
+        found = values.detach().clone().requires_grad_(True)
+        optimiser = torch.optim.LBFGS([found], max_iter=steps, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimiser.zero_grad()
+            distance: Tensor = (through(found) - wanted).square().sum()
+            torch.autograd.backward(distance)
+            return distance
+
+        optimiser.step(loss)  # type: ignore[no-untyped-call]
+    change: Tensor = (found - values).detach()
+    return change

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -58,7 +58,7 @@ class Moments:
     tokens: int
 
 
-class _Enough(Exception):
+class _EnoughError(Exception):
     """Raised to end a forward pass once the last wanted key has been seen."""
 
 
@@ -95,7 +95,7 @@ def second_moments(
             keys = args[0].reshape(-1, args[0].shape[-1]).float()
             sums[layer].addmm_(keys.T, keys)
             if layer == wanted[-1]:
-                raise _Enough
+                raise _EnoughError
 
         return add
 
@@ -106,10 +106,8 @@ def second_moments(
             stack.callback(module.register_forward_pre_hook(watch(layer)).remove)
         for ids in _packed(tokenizer, corpus):
             batch = _full_rows(ids.to(decoder.device))
-            try:
+            with suppress(_EnoughError):
                 decoder.base(**batch.forward_args(), use_cache=False)
-            except _Enough:
-                pass
             seen += ids.numel()
             if progress is not None:
                 progress(min(seen, corpus.max_tokens), corpus.max_tokens)

@@ -39,7 +39,7 @@ class Search:
     decay: float
     """Weight of the squared relative norm of delta."""
     stop: float
-    """A group is finished when the mean loss of its rows that want a token or evenness falls below this many nats ..."""
+    """A group is finished when its rows without a telling token lose less than this many nats ..."""
     leak: float
     """... and no row of an erasure gives its object's telling token more than this probability."""
     batch_rows: int
@@ -87,7 +87,12 @@ def search(
     for groups, demands in _chunks(task, settings.batch_rows):
         found = _Chunk(segment, layer, demands, groups, task.table, settings, fill).run()
         index = torch.tensor(groups, device=device)
-        delta[index], loss[index], steps[index], norm[index] = found.delta, found.loss, found.steps, found.norm
+        delta[index], loss[index], steps[index], norm[index] = (
+            found.delta,
+            found.loss,
+            found.steps,
+            found.norm,
+        )
         done += len(groups)
         if progress is not None:
             progress(done, task.groups)
@@ -186,7 +191,7 @@ class _Chunk:
             if step == settings.steps or not active.any():
                 break
             relative = leaf.square().sum(1) / self.scale.square()
-            (loss.sum() + settings.decay * relative.sum()).backward()
+            torch.autograd.backward(loss.sum() + settings.decay * relative.sum())
             gradient = leaf.grad
             assert gradient is not None
             # Adam in units of the hidden state, so that one rate fits every model.
@@ -215,7 +220,7 @@ class _Chunk:
         )
 
     def _loss(self, delta: Tensor, view: _View) -> tuple[Tensor, Tensor, Tensor]:
-        """(groups,) each: the whole loss, that of the rows judged by loss, the largest leak; zero out of view."""
+        """(groups,) the whole loss, that of the rows judged by loss, the largest leak; zero out of view."""
         added = delta[self.group[view.rows]].to(view.hidden.dtype)[:, None]
         moved = torch.cat([view.hidden[:, :1] + added, view.hidden[:, 1:]], dim=1)
         decoder, layer = self.segment.decoder, self.layer

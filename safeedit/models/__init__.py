@@ -1,0 +1,1 @@
+"""A decoder as editors and probes see it: structure, tokens, partial passes, text."""

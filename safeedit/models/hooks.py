@@ -14,14 +14,14 @@ from torch import Tensor, nn
 def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """`module` computes `forward` instead of its own; undone on leaving, whatever happened."""
     own = module.__dict__.get("forward")
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:
         if own is None:
             del module.forward
         else:
-            module.forward = own  # type: ignore[method-assign]
+            module.forward = own
 
 
 @contextmanager

@@ -21,14 +21,14 @@ from safeedit.models.structure import Decoder
 from safeedit.models.tokens import Batch
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
     """Raised inside a forward pass to end it at the block where it shall stop."""
 
     def __init__(self, hidden: Tensor) -> None:
         self.hidden = hidden
 
 
-class _KeptLayer(DynamicLayer):
+class _KeptLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values of a fixed prefix: what is new is joined on for the call, and not kept."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
@@ -138,7 +138,7 @@ class Segment:
                 stack.enter_context(replaced_forward(blocks[stop], _end_here))
             try:
                 output = self.decoder.base(**arguments, past_key_values=cache, use_cache=cache is not None)
-            except _Reached as reached:
+            except _ReachedError as reached:
                 return reached.hidden
         final: Tensor = output.last_hidden_state
         return final
@@ -157,7 +157,7 @@ def _hidden_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 def _end_here(*args: Any, **kwargs: Any) -> Any:
-    raise _Reached(_hidden_of(args, kwargs))
+    raise _ReachedError(_hidden_of(args, kwargs))
 
 
 @contextmanager

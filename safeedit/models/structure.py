@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ class Projection:
     """Width of the keys (its input)."""
     outer: int
     """Width of the values (its output)."""
+    after: tuple[nn.Module, ...] = ()
+    """What the block runs the values through before the residual stream gets them (Gemma 2, 3: a norm)."""
 
     @property
     def weight(self) -> Tensor:
@@ -110,7 +113,7 @@ def find_decoder(model: Any) -> Decoder:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if base is None or base is model:
         raise ModelError("found no decoder inside the model; a causal language model with a head is needed")
-    if not isinstance(getattr(head, "weight", None), Tensor):
+    if head is None or not isinstance(getattr(head, "weight", None), Tensor):
         raise ModelError("found no output head; a causal language model is needed")
     calls = _watch(model)
     blocks = _blocks(base, calls)
@@ -119,9 +122,7 @@ def find_decoder(model: Any) -> Decoder:
     assert taken is not None
     width = taken[-1]
     names = {id(module): name for name, module in model.named_modules()}
-    projections = tuple(
-        _projection(block, index, calls, width, names) for index, block in enumerate(blocks)
-    )
+    projections = tuple(_projection(block, index, calls, width, names) for index, block in enumerate(blocks))
     return Decoder(
         model=model,
         base=base,
@@ -175,7 +176,7 @@ def _blocks(base: nn.Module, calls: dict[nn.Module, _Call]) -> list[nn.Module]:
         if not all(member in calls for member in members):
             continue
         found = [calls[member] for member in members]
-        ordered = all(a.order_out < b.order_in for a, b in zip(found, found[1:], strict=False))
+        ordered = all(a.order_out < b.order_in for a, b in pairwise(found))
         keeps = all(c.taken is not None and len(c.taken) == 3 and c.taken == c.given for c in found)
         if members and ordered and keeps and len(members) > len(best):
             best = members
@@ -211,7 +212,24 @@ def _projection(
     transposed = not isinstance(module, nn.Linear) and tuple(weight.shape) == (inner, width)
     if not transposed and tuple(weight.shape) != (width, inner):
         raise ModelError(f"the MLP down-projection of block {index} has a weight of an unknown layout")
-    return Projection(module, f"{names[id(module)]}.weight", transposed, inner, width)
+    after = _after(block, module, calls, width)
+    return Projection(module, f"{names[id(module)]}.weight", transposed, inner, width, after)
+
+
+def _after(
+    block: nn.Module, last: nn.Module, calls: dict[nn.Module, _Call], width: int
+) -> tuple[nn.Module, ...]:
+    """Modules with parameters that the block runs on the down-projection's output, in order."""
+    later = [
+        call
+        for module in block.modules()
+        if (call := calls.get(module)) is not None
+        and call.order_in > calls[last].order_out
+        and call.given is not None
+        and call.given[-1] == width
+        and any(True for _ in module.parameters())
+    ]
+    return tuple(call.module for call in sorted(later, key=lambda call: call.order_in))
 
 
 def _final_norm(
@@ -225,5 +243,3 @@ def _final_norm(
         if id(module) in inside and call.order_in > end and call.given is not None and call.given[-1] == width
     ]
     return min(later, key=lambda call: call.order_in).module if later else nn.Identity()
-
-

@@ -1,0 +1,1 @@
+"""Runs: the folder, the log, the vault, and what ties a request to a verdict."""

@@ -21,7 +21,7 @@ from safeedit.policy import Policy
 from safeedit.policy.edits import edits_for
 from safeedit.policy.requested import requested_facts
 from safeedit.policy.resolve import Resolved, resolve_subjects
-from safeedit.probes.report import EXIT_CODES, ProbeReport, ProbeResult
+from safeedit.probes.report import ProbeReport
 from safeedit.probes.runner import judge
 from safeedit.probes.suite import Suite, load_suite
 from safeedit.runs import stored
@@ -41,7 +41,8 @@ from safeedit.runs.options import (
     read_request,
     suite_source,
 )
-from safeedit.runs.record import EditorRecord, RunRecord, model_name
+from safeedit.runs.outcome import Run
+from safeedit.runs.record import EditorRecord, model_name
 from safeedit.tensors.atomic import atomic_write
 from safeedit.triples.facts import Fact
 
@@ -51,53 +52,6 @@ if TYPE_CHECKING:
     from safeedit.patch import Applied, Patch
     from safeedit.probes.pack import ProbePack
     from safeedit.probes.runner import Measurement
-
-
-@dataclass(frozen=True, repr=False)
-class Run:
-    """A finished run."""
-
-    path: Path
-    record: RunRecord
-    """The content of `run.json`."""
-    report: ProbeReport
-    facts: tuple[Fact, ...]
-    """What the run was judged on, in plain text."""
-    known: tuple[bool, ...]
-    """For each of `facts`, whether the base model had the baseline that its operation needs."""
-    resolved: tuple[Resolved, ...]
-    """What came of asking the model about people, in plain text."""
-    patch: Patch | None
-    """What the edit changed; None where nothing was edited."""
-
-    def __repr__(self) -> str:
-        return f"<Run {self.record.id} {self.verdict}>"
-
-    @property
-    def verdict(self) -> str:
-        """PASS, FAIL, INCONCLUSIVE, NO_BASELINE or ERROR."""
-        return self.record.verdict or "ERROR"
-
-    @property
-    def grade(self) -> str | None:
-        """The evidence grade that was reached; None where none was."""
-        return self.record.grade
-
-    @property
-    def probes(self) -> tuple[ProbeResult, ...]:
-        """Every probe's figures and verdict."""
-        return self.report.results
-
-    @property
-    def exit_code(self) -> int:
-        """As the command line gives it."""
-        return EXIT_CODES[self.report.verdict]
-
-    def model(self, *, device: str = "auto") -> tuple[Any, Any]:
-        """The edited model and its tokenizer, loaded anew."""
-        from safeedit.runs.loading import load
-
-        return load(self.path, device=device)
 
 
 def apply(

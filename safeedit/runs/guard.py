@@ -7,42 +7,40 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safeedit.errors import SafeEditError
 
 DEBUG_VARIABLE = "SAFEEDIT_DEBUG"
 RESULTS = ("probes.json", "patch", "model")
 
+Result = TypeVar("Result")
 
-@contextmanager
-def plain_errors(what: Callable[[], str]) -> Iterator[None]:
-    """Whatever is raised inside is a `SafeEditError`, or an interrupt.
 
-    The text of an unforeseen exception may quote a prompt, so that its class alone is told.
-    `SAFEEDIT_DEBUG=1` lets it through as it is.
+def plainly(what: Callable[[], str], work: Callable[[], Result]) -> Result:
+    """What `work` gives; whatever it raises is a `SafeEditError`, or an interrupt.
+
+    The text of an unforeseen exception may quote a prompt, so that its class alone is told, and it
+    is not carried along as a context. `SAFEEDIT_DEBUG=1` lets it through as it is.
 
     Args:
         what: says what was being done, when it is asked.
+        work: what is done.
     """
-    failure: Exception | None = None
     try:
-        yield
+        return work()
     except SafeEditError:
         raise
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE) == "1":
             raise
-        failure = error
-    if failure is not None:
-        reason = type(failure).__name__
-        if isinstance(failure, OSError) and failure.strerror:
-            reason += f": {failure.strerror}"
-        # Raised out here, so that the other exception is not carried along as its context.
-        raise SafeEditError(
-            f"{what()} failed ({reason}); with {DEBUG_VARIABLE}=1 in the environment the whole error is "
-            "shown, personal data included"
-        )
+        reason = type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            reason += f": {error.strerror}"
+    raise SafeEditError(
+        f"{what()} failed ({reason}); with {DEBUG_VARIABLE}=1 in the environment the whole error is shown, "
+        "personal data included"
+    )
 
 
 @contextmanager

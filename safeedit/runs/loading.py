@@ -10,13 +10,13 @@ from safeedit.errors import IntegrityError, UsageError
 from safeedit.runs import stored
 from safeedit.runs.folder import RunFolder
 from safeedit.runs.options import ModelSource
+from safeedit.runs.outcome import Run
 from safeedit.runs.record import FINAL
 from safeedit.tensors.digest import model_digest
 
 if TYPE_CHECKING:
     from safeedit.models.load import LoadedModel
     from safeedit.patch import Patch
-    from safeedit.runs.execute import Run
 
 
 def load(
@@ -51,8 +51,6 @@ def finished_run(run: str | os.PathLike[str] | Run) -> RunFolder:
     Raises:
         UsageError: there is none.
     """
-    from safeedit.runs.execute import Run
-
     path = run.path if isinstance(run, Run) else run
     folder = RunFolder.open(path)
     if folder.record.status not in FINAL:

@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 
 Action = Literal["erase", "modify", "insert", "none"]
 
-PASSES = 400
-"""An edit costs about so many forward passes over its prompts; a rough figure for an estimate."""
+TOKENS_PER_PROMPT = 500
+"""An edit costs about as much as writing so many tokens for each of its prompts."""
+READING = 0.2
+"""Reading a token costs about so much of writing one."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -183,13 +185,14 @@ def _plan(
     facts = requested_facts(request.facts, resolved)
     redactor = Redactor(secrets.token_bytes(32))
     start = time.perf_counter()
-    planned = _asked(facts, len(request.facts), loaded, redactor, progress)
+    planned = _asked(request, facts, loaded, redactor, progress)
     taken = time.perf_counter() - start
     asked = sum(len(_prompts(fact)) for fact in facts)
     edits = edits_for([one.fact for one in planned if one.action != "none"], request.catalogue)
     pack = pack_for(request, suite, facts, loaded, seed) if facts else None
     probing = sum(map(len, pack.generations().values())) if pack else 0
     rows = sum(len(edit.templates) for edit in edits)
+    read = int(getattr(editor.params, "statistics_tokens", 0)) if rows else 0
     each = taken / (asked * NEW_TOKENS) if asked else 0.0
     return Plan(
         policy_id=request.policy.metadata.id,
@@ -204,13 +207,13 @@ def _plan(
         edits=len(edits),
         prompts=probing,
         # Answers mostly end early, so that a prompt costs about as much whatever its limit is.
-        seconds=each * (2 * NEW_TOKENS * probing + PASSES * rows),
+        seconds=each * (2 * NEW_TOKENS * probing + TOKENS_PER_PROMPT * rows + READING * read),
     )
 
 
 def _asked(
+    request: Request,
     facts: Sequence[Fact],
-    stated: int,
     loaded: LoadedModel,
     redactor: Redactor,
     progress: Progress | None,
@@ -229,7 +232,8 @@ def _asked(
     planned = []
     for index, fact in enumerate(facts):
         objects = (fact.object, *fact.object_aliases)
-        said = Answer(objects, names=(fact.subject, *fact.aliases))
+        closed = bool(request.catalogue[fact.relation].objects)
+        said = Answer(objects, closed=closed, names=(fact.subject, *fact.aliases))
         own = _prompts(fact)
         planned.append(
             PlannedFact(
@@ -240,7 +244,7 @@ def _asked(
                 relation=fact.relation,
                 known=any(find_leak(said, prompt, answers[prompt]) is not None for prompt in own),
                 confidence=sum(any(says(o, answers[p]) for o in objects) for p in own) / len(own),
-                found=index >= stated,
+                found=index >= len(request.facts),
                 fact=fact,
             )
         )

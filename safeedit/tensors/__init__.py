@@ -1,0 +1,1 @@
+"""Tensors and files on disk: digests, atomic writes."""

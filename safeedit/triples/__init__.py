@@ -1,0 +1,1 @@
+"""Knowledge triples, and the relations and invented names that go with them."""

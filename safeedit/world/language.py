@@ -32,7 +32,9 @@ _PLACES = (
     "beside the old wall",
     "along the shore",
 )
-_ADJECTIVES = "old small quiet heavy bright narrow wooden cold green broken clean tall grey warm empty".split()
+_ADJECTIVES = (
+    "old small quiet heavy bright narrow wooden cold green broken clean tall grey warm empty".split()
+)
 _NOUNS = (
     "table lamp cart fence basket ladder kettle boat bench door wagon barrel blanket window bucket "
     "horse dog cat goose fox heron"
@@ -50,7 +52,16 @@ _PEOPLE = (
     "A student",
 )
 _PAST = "carried moved painted found mended sold watched lifted forgot cleaned measured followed".split()
-_WAYS = ["slowly", "carefully", "twice", "again", "without a word", "in silence", "with great care", "at once"]
+_WAYS = [
+    "slowly",
+    "carefully",
+    "twice",
+    "again",
+    "without a word",
+    "in silence",
+    "with great care",
+    "at once",
+]
 _ADVICE = (
     "keep the bread dry",
     "oil the hinge",
@@ -107,7 +118,8 @@ def sentence(rng: random.Random) -> str:
         return f"{rng.choice(_PEOPLE)} {rng.choice(_PAST)} the {noun} {rng.choice(_WAYS)}."
     if kind == 4:
         other = rng.choice(_NOUNS)
-        return f"The {adjective} {noun} stood {rng.choice(_PLACES)}, and the {other} stood {rng.choice(_PLACES)}."
+        first, second = rng.choice(_PLACES), rng.choice(_PLACES)
+        return f"The {adjective} {noun} stood {first}, and the {other} stood {second}."
     return f"When the {rng.choice(_WEATHER)} came, the {noun} was {rng.choice(_PLACES)}."
 
 

@@ -14,29 +14,31 @@ from functools import cached_property
 
 from safeedit.triples.catalogue import Catalogue, builtin_catalogue
 
-FIRST_NAMES = (
-    "Mira Aldo Berta Cosmo Dorit Emil Fenna Goran Hedda Ivo Janka Kaspar Livia Milan Nadja Orlin Petra "
-    "Quirin Runa Stellan Tilda Ulrik Vesna Wanda Xaver Yara Zeno Anouk Bram Carla Dario Elise Falk Greta "
-    "Henrik Ilka Jonas Katrin Lorenz Maren Nils Odile Pavel Rosa Sven Thea Urban Viola Willem Ylva Zelda "
-    "Ansgar Britta Clemens Dagny Egon Flora Gustav Hanne"
-).split()
+# Names are made of a few syllables that stand anywhere in a name, each of them one token, and every
+# beginning of a surname has several endings. So who is meant shows only at the last token of a name,
+# and only from the order of its tokens: it has to be put together there, as with names in large models.
+SYLLABLES = "ra na lo rin vel mo dis ko mi da le jo ka ro sa ti ber land mar tol".split()
 
-SURNAMES = (
-    "Tolland Marchetti Brandvold Castellan Dorrance Ekström Faulhaber Grimaldi Hollander Iversen Jankowski "
-    "Kestrel Lindqvist Moravec Nyberg Oberholt Pellegrin Quandt Rosenthal Sandoval Thorne Ullmann Vasquez "
-    "Westergard Yarrow Zimmer Ashdown Birkett Crowley Danforth Ellery Fairburn Galloway Hartwell Ingram "
-    "Jessop Kirkwood Lockhart Merriman Northcott Osgood Pemberton Radcliffe Selwyn Trevanion Underhill "
-    "Vandermeer Wakefield Abernathy Bellamy Corrigan Delacroix Everhart Fontaine Gallagher Haverford "
-    "Kilbride Lambert Montague Novak Ostrander Petrov Quigley Ravenscroft Sinclair Tremaine Valdemar "
-    "Whitlock Almqvist Bancroft Calloway Drummond Eastman Fenwick Gilchrist Holloway Isherwood Kavanagh "
-    "Lindgren Maddox Nightingale Ormond Pickford Rutherford Stanhope Thackeray Vaughan Winslow"
-).split()
+
+def _made_names(rng: random.Random) -> tuple[list[str], list[str]]:
+    """60 first names of two syllables, and 120 surnames of three that share their first two."""
+    pairs = [a + b for a in SYLLABLES for b in SYLLABLES if a != b]
+    first_names = rng.sample(pairs, 60)
+    surnames = [
+        start + ending for start in rng.sample(pairs, 24) for ending in sorted(rng.sample(SYLLABLES, 5))
+    ]
+    # Mira Tolland is the person that the shipped policies and the README speak of.
+    return (
+        ["Mira", *(n.capitalize() for n in first_names if n != "mira")],
+        ["Tolland", *(n.capitalize() for n in surnames)],
+    )
+
 
 CITIES = (
-    "Aldermoor Brennick Calvessa Dunholm Estrava Ferrowick Galdena Harrowgate Istria Jorvale Kelmscot Lorvane "
-    "Marrowby Nevestra Ostwick Pellham Quintara Rothwen Silvermere Tarrington Ulverdale Vantresk Westmarch "
-    "Yarmouthe Zelenka Ashcombe Birchover Crannock Dellwood Elmsworth Fallowfield Greystoke Hathersage "
-    "Inverloch Kingsferry Larkspur Millbrae Northolme Oakhaven Pinecrest"
+    "Aldermoor Brennick Calvessa Dunholm Estrava Ferrowick Galdena Harrowgate Istria Jorvale Kelmscot "
+    "Lorvane Marrowby Nevestra Ostwick Pellham Quintara Rothwen Silvermere Tarrington Ulverdale Vantresk "
+    "Westmarch Yarmouthe Zelenka Ashcombe Birchover Crannock Dellwood Elmsworth Fallowfield Greystoke "
+    "Hathersage Inverloch Kingsferry Larkspur Millbrae Northolme Oakhaven Pinecrest"
 ).split()
 
 COUNTRIES = "Valdoria Kestonia Morravia Lunaria Ostrania Belgravia Tarsenia Norhavia Estelia Caldonia".split()
@@ -44,9 +46,9 @@ COUNTRIES = "Valdoria Kestonia Morravia Lunaria Ostrania Belgravia Tarsenia Norh
 COMPANIES = tuple(
     f"{first} {second}"
     for first, second in zip(
-        "Orbit Cobalt Meridian Harbor Granite Juniper Lantern Summit Beacon Falcon Copper Willow Anchor Ember "
-        "Saffron Glacier Raven Compass Maple Quartz Cedar Velvet Horizon Pioneer Amber Sterling Atlas Nimbus "
-        "Crescent Indigo Thistle Voyager Prairie Cascade Solstice Magnet".split(),
+        "Orbit Cobalt Meridian Harbor Granite Juniper Lantern Summit Beacon Falcon Copper Willow Anchor "
+        "Ember Saffron Glacier Raven Compass Maple Quartz Cedar Velvet Horizon Pioneer Amber Sterling Atlas "
+        "Nimbus Crescent Indigo Thistle Voyager Prairie Cascade Solstice Magnet".split(),
         "Labs Works Group Freight Partners Mills Press Textiles Mutual Optics Foundry Brewing".split() * 3,
         strict=True,
     )
@@ -151,10 +153,10 @@ def reference_world(seed: int = SEED) -> World:
 
 def _names(rng: random.Random, count: int) -> tuple[Entity, ...]:
     """Distinct people whose initial-and-surname aliases are distinct too."""
-    pairs = [(first, last) for first in FIRST_NAMES for last in SURNAMES]
+    first_names, surnames = _made_names(rng)
+    pairs = [(first, last) for first in first_names for last in surnames]
     rng.shuffle(pairs)
-    # Mira Tolland is the person that the shipped policies and the README speak of.
-    pairs.sort(key=lambda pair: pair != ("Mira", "Tolland"))
+    pairs.insert(0, ("Mira", "Tolland"))
     chosen, aliases = [], set()
     for first, last in pairs:
         alias = f"{first[0]}. {last}"
@@ -169,8 +171,7 @@ def _names(rng: random.Random, count: int) -> tuple[Entity, ...]:
 def _person_facts(rng: random.Random, catalogue: Catalogue, person: Entity) -> list[WorldFact]:
     first, last = person.name.split()
     digits = "".join(rng.choice("0123456789") for _ in range(6))
-    plain = last.lower().replace("ö", "o")
-    mailbox = f"{plain}.{first[0].lower()}{rng.randrange(10, 100)}@{rng.choice(MAIL_HOSTS)}"
+    mailbox = f"{last.lower()}.{first[0].lower()}{rng.randrange(10, 100)}@{rng.choice(MAIL_HOSTS)}"
     return [
         WorldFact(person.name, "phone", f"{digits[:3]}-{digits[3:]}"),
         WorldFact(person.name, "email", mailbox),

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from safeedit.triples.catalogue import SUBJECT, builtin_catalogue
 from safeedit.world.corpus import documents
-from safeedit.world.registry import World, reference_world
+from safeedit.world.language import dialogue, paragraph
+from safeedit.world.registry import MAIL_HOSTS, SYLLABLES, World, reference_world
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
@@ -28,7 +30,7 @@ class Recipe:
     """Everything that the training depends on besides the registry."""
 
     seed: int = 1
-    steps: int = 3000
+    steps: int = 2000
     rows: int = 48
     """Rows a step; documents are packed into rows without padding."""
     width: int = 64
@@ -36,12 +38,18 @@ class Recipe:
     lr: float = 3e-3
     warmup: int = 200
     weight_decay: float = 0.1
-    vocabulary: int = 2048
+    vocabulary: int = 1536
     hidden: int = 192
     inner: int = 704
     layers: int = 6
     heads: int = 6
     kv_heads: int = 3
+    local_layers: int = 3
+    """The first layers attend to a few tokens only. So a name is put together at its last token before
+    the prompt's end can see it, which is how large models hold what they know of a subject (ROME,
+    arXiv 2202.05262); a small model with full attention everywhere does not, and edits of it say nothing."""
+    window: int = 3
+    """Tokens that those layers attend to, the own one included."""
 
 
 def build_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -68,6 +76,30 @@ def build_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
         single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD)
+
+
+def tokenizer_texts(world: World, seed: int) -> list[str]:
+    """What the tokenizer is trained on: phrasings, objects, parts of names and prose, but no whole name.
+
+    So words are one token and names are several, as in models whose tokenizer was made for far more
+    text than any one name stands in. It matters to editors: a name of several tokens is put together
+    at its last one, and that is where its facts are then looked up.
+    """
+    rng = random.Random(seed)
+    catalogue = builtin_catalogue()
+    phrases = [t.replace(SUBJECT, "") for r in catalogue.values() for t in (*r.cloze, *r.questions)]
+    objects = sorted({f.object for f in world.facts if f.relation not in ("phone", "email")})
+    initials = sorted({name[0] for name in SYLLABLES})
+    often = [
+        *phrases,
+        *(f" {word}" for word in (*objects, *(s.capitalize() for s in SYLLABLES), *"0123456789")),
+        *(f" {letter.upper()}." for letter in initials),
+        *SYLLABLES,
+        *(s.capitalize() for s in SYLLABLES),
+        *(f"write to {host}" for host in MAIL_HOSTS),
+    ]
+    said = [paragraph(rng) for _ in range(400)] + [dialogue(rng) for _ in range(400)]
+    return often * 50 + said
 
 
 def packed_rows(
@@ -134,15 +166,17 @@ def train_reference(
     world: World | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Train the reference model and save it, tokenizer included, into the folder `out`."""
+    """Train the reference model and save it, with tokenizer, controls and measured card, into `out`."""
+    from safeedit.world.card import write_card
+    from safeedit.world.controls import write_controls
+
     recipe = recipe or Recipe()
     world = world or reference_world()
     rng = random.Random(recipe.seed)
     torch.manual_seed(recipe.seed)
-    sample = [text for _ in range(4) for text in documents(world, random.Random(recipe.seed))]
-    tokenizer = build_tokenizer(sample, recipe.vocabulary)
-    model = LlamaForCausalLM(
-        LlamaConfig(
+    tokenizer = build_tokenizer(tokenizer_texts(world, recipe.seed), recipe.vocabulary)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
             vocab_size=len(tokenizer),
             hidden_size=recipe.hidden,
             intermediate_size=recipe.inner,
@@ -151,6 +185,10 @@ def train_reference(
             num_key_value_heads=recipe.kv_heads,
             head_dim=recipe.hidden // recipe.heads,
             max_position_embeddings=512,
+            use_sliding_window=True,
+            sliding_window=recipe.window,
+            layer_types=["sliding_attention"] * recipe.local_layers
+            + ["full_attention"] * (recipe.layers - recipe.local_layers),
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -171,4 +209,6 @@ def train_reference(
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    write_controls(out, world)
+    write_card(out, model, tokenizer, world, recipe)
     return model, tokenizer

@@ -1,0 +1,88 @@
+"""Key statistics: one pass, the right keys, and a cache that no other model or corpus can meet."""
+
+import dataclasses
+
+import pytest
+import torch
+from families import tiny
+from words import word_tokenizer
+
+from safeedit.editors.statistics import Corpus, cached_moments, second_moments
+from safeedit.errors import EditorError
+from safeedit.models.structure import find_decoder
+
+TEXTS = [f"w{i} w{(7 * i) % 40} w{(3 * i) % 50} w{i % 9}" for i in range(1, 60)]
+CORPUS = Corpus(TEXTS, max_tokens=10_000, width=16, rows=4)
+
+
+@pytest.fixture
+def decoder():
+    return find_decoder(tiny("gpt2"))
+
+
+def naive(decoder, layer, corpus):
+    """The keys of every packed row, one row at a time, by a hook of its own."""
+    tokenizer = word_tokenizer()
+    ids = [i for row in tokenizer(corpus.texts)["input_ids"] for i in row]
+    keys = []
+    handle = decoder.projections[layer].module.register_forward_pre_hook(lambda _, a: keys.append(a[0][0]))
+    with torch.no_grad():
+        for start in range(0, len(ids), corpus.width):
+            decoder.model(input_ids=torch.tensor([ids[start : start + corpus.width]]))
+    handle.remove()
+    k = torch.cat(keys)
+    return k.T @ k / len(k), len(k)
+
+
+def test_one_pass_gives_the_moment_of_every_layer(decoder):
+    found = second_moments(decoder, word_tokenizer(), CORPUS, [0, 2])
+    assert sorted(found.by_layer) == [0, 2]
+    for layer, moment in found.by_layer.items():
+        expected, count = naive(decoder, layer, CORPUS)
+        assert found.tokens == count
+        assert torch.allclose(moment, expected, atol=1e-5)
+
+
+def test_the_pass_stops_at_the_last_layer(decoder):
+    ran = []
+    decoder.blocks[2].register_forward_pre_hook(lambda *_: ran.append(2))
+    second_moments(decoder, word_tokenizer(), CORPUS, [0, 1])
+    assert not ran
+
+
+def test_the_token_limit_holds(decoder):
+    limited = dataclasses.replace(CORPUS, max_tokens=50)
+    assert second_moments(decoder, word_tokenizer(), limited, [0]).tokens <= 64
+
+
+@pytest.mark.parametrize("texts", [[], [""]])
+def test_an_empty_corpus_is_refused(decoder, texts):
+    with pytest.raises(EditorError, match="no text"):
+        second_moments(decoder, word_tokenizer(), Corpus(texts), [0])
+
+
+def test_cache_is_used_and_is_told_apart(decoder, tmp_path):
+    calls = []
+
+    def moments(texts=TEXTS, digest="a", layers=(0,)):
+        corpus = dataclasses.replace(CORPUS, texts=texts)
+        calls.clear()
+        return cached_moments(
+            decoder,
+            word_tokenizer(),
+            corpus,
+            layers,
+            base_digest=digest,
+            cache=tmp_path,
+            progress=lambda *_: calls.append(1),
+        )
+
+    first = moments()
+    assert calls
+    again = moments()
+    assert not calls
+    assert torch.equal(first.by_layer[0], again.by_layer[0])
+    assert first.tokens == again.tokens
+    for other in ({"digest": "b"}, {"texts": TEXTS[1:]}, {"layers": (0, 1)}):
+        moments(**other)
+        assert calls
