@@ -27,7 +27,7 @@ from safeedit.probes.suite import Suite, load_suite
 from safeedit.runs import stored
 from safeedit.runs.corpus import chosen_corpus
 from safeedit.runs.folder import RunFolder
-from safeedit.runs.guard import no_remains, plain_errors, unchanged
+from safeedit.runs.guard import no_remains, plainly, unchanged
 from safeedit.runs.machine import Stopwatch, peak_memory_bytes, versions
 from safeedit.runs.measuring import Progress, measured, nothing_known, pack_for
 from safeedit.runs.options import (
@@ -98,7 +98,8 @@ def apply(
         SafeEditError: the model, the editor or the machine failed; the run is recorded as failed.
     """
     watch = Stopwatch()
-    with plain_errors(lambda: f"the run's stage {watch.stage!r}"):
+
+    def work() -> Run:
         request = read_request(policy, kinds)
         job = _Job(
             request=request,
@@ -120,6 +121,8 @@ def apply(
             no_remains(path),
         ):
             return _Execution(job, folder, watch).run(lambda: get_model(model, device, dtype), model)
+
+    return plainly(lambda: f"the run's stage {watch.stage!r}", work)
 
 
 @dataclass(frozen=True, repr=False)

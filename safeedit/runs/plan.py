@@ -17,7 +17,7 @@ from safeedit.policy.requested import requested_facts
 from safeedit.policy.resolve import NEW_TOKENS, Resolved, resolve_subjects
 from safeedit.probes.match import Answer, find_leak
 from safeedit.probes.suite import Suite, load_suite
-from safeedit.runs.guard import plain_errors
+from safeedit.runs.guard import plainly
 from safeedit.runs.measuring import Progress, pack_for
 from safeedit.runs.options import (
     ModelSource,
@@ -161,12 +161,15 @@ def plan(
         UsageError: it cannot be done as asked.
         SafeEditError: the model failed.
     """
-    with plain_errors(lambda: "the plan"):
+
+    def work() -> Plan:
         request = read_request(policy, kinds)
         chosen = chosen_editor(request, editor, params)
         probes = load_suite(suite_source(request, suite))
         check_model(model, device, dtype)
         return _plan(request, chosen, probes, get_model(model, device, dtype), seed, progress)
+
+    return plainly(lambda: "the plan", work)
 
 
 def _plan(

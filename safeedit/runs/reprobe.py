@@ -13,7 +13,7 @@ from safeedit.probes.runner import judge
 from safeedit.probes.suite import Suite, load_suite
 from safeedit.runs import stored
 from safeedit.runs.folder import RunFolder
-from safeedit.runs.guard import plain_errors
+from safeedit.runs.guard import plainly
 from safeedit.runs.loading import edit_of, finished_run
 from safeedit.runs.measuring import Progress, measured, nothing_known, pack_for
 from safeedit.runs.options import (
@@ -64,7 +64,8 @@ def probe(
         IntegrityError: the run's model cannot be put together as recorded.
     """
     tell = progress or (lambda stage, done, total: None)
-    with plain_errors(lambda: "the measurement"):
+
+    def work() -> ProbeReport:
         if run is not None:
             if policy is not None or model is not None:
                 raise UsageError("give a run, or a model and a policy, not both")
@@ -75,6 +76,8 @@ def probe(
         chosen = load_suite(suite_source(request, suite))
         check_model(model, device, dtype)
         return _probe_model(request, chosen, model, base, (device, dtype), seed, tell)
+
+    return plainly(lambda: "the measurement", work)
 
 
 def _probe_run(

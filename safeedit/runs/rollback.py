@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from safeedit.errors import IntegrityError, UsageError
 from safeedit.runs import stored
 from safeedit.runs.folder import RunFolder
-from safeedit.runs.guard import plain_errors
+from safeedit.runs.guard import plainly
 from safeedit.runs.loading import finished_run
 from safeedit.runs.options import ModelSource
 from safeedit.runs.record import RunRecord
@@ -38,7 +38,8 @@ def rollback(run_path: str | os.PathLike[str], *, base: ModelSource = None) -> R
         UsageError: there is no finished run, it changed nothing, or it was rolled back before.
         IntegrityError: the run does not verify, or the base model is not the recorded one.
     """
-    with plain_errors(lambda: "the rollback"):
+
+    def work() -> RunRecord:
         folder = finished_run(run_path)
         report = verify_run(run_path)
         if not report.ok:
@@ -56,6 +57,8 @@ def rollback(run_path: str | os.PathLike[str], *, base: ModelSource = None) -> R
             files=_base_files(folder, loaded),
             status="rolled_back",
         )
+
+    return plainly(lambda: "the rollback", work)
 
 
 def _base_files(folder: RunFolder, loaded: LoadedModel) -> dict[str, bytes]:
