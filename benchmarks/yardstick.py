@@ -22,9 +22,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from safeedit.editors.contexts import own_texts
 from safeedit.editors.memit import Memit, chosen_layers
-from safeedit.editors.statistics import Corpus, cached_moments
+from safeedit.editors.statistics import Corpus, OwnText, cached_moments, second_moments
 from safeedit.models.structure import find_decoder
 from safeedit.tensors.digest import model_digest
 from safeedit.triples.facts import Edit
@@ -87,29 +86,22 @@ def main() -> None:
     parser.add_argument("--records", type=int, nargs="+", default=[50])
     parser.add_argument("--objectives", nargs="+", default=["neutral"])
     parser.add_argument("--statistics-tokens", type=int, default=120_000)
-    parser.add_argument(
-        "--cache", type=Path, required=True, help="folder for the model's own text and statistics"
-    )
+    parser.add_argument("--cache", type=Path, required=True, help="folder for key statistics")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the editor")
     args = parser.parse_args()
     params = {k: json.loads(v) for k, _, v in (item.partition("=") for item in args.set)}
     module = scorer(args.folder)
     board = module.Yardstick.open(args.folder)
     model, tokenizer = load(args.folder)
-    text_file = args.cache / f"own-{args.statistics_tokens}.json"
-    if not text_file.exists():
-        args.cache.mkdir(parents=True, exist_ok=True)
-        start = time.perf_counter()
-        text_file.write_text(json.dumps(own_texts(model, tokenizer, args.statistics_tokens, seed=0)))
-        print(f"own text: {time.perf_counter() - start:.1f} s")
-    corpus = Corpus(json.loads(text_file.read_text()), max_tokens=args.statistics_tokens)
+    corpus = OwnText(args.statistics_tokens)
     decoder = find_decoder(model)
     layers = chosen_layers(params.get("layers"), len(decoder.blocks))
+    cached_moments(decoder, tokenizer, corpus, layers, base_digest=model_digest(model), cache=args.cache)
+    texts = Corpus(board.prose[200:] * 40, max_tokens=args.statistics_tokens)
     start = time.perf_counter()
-    found = cached_moments(
-        decoder, tokenizer, corpus, layers, base_digest=model_digest(model), cache=args.cache
-    )
-    print(f"statistics: {time.perf_counter() - start:.2f} s for {len(layers)} layers, {found.tokens} tokens")
+    found = second_moments(decoder, tokenizer, texts, layers)
+    seconds = time.perf_counter() - start
+    print(f"statistics over given text: {seconds:.2f} s for {len(layers)} layers, {found.tokens} tokens")
     for n in args.records:
         before = score(board, module, model, tokenizer, n)
         for objective in args.objectives if args.op == "erase" else args.objectives[:1]:

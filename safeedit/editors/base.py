@@ -14,7 +14,7 @@ from safeedit.errors import UsageError
 from safeedit.triples.facts import Edit, Op
 
 if TYPE_CHECKING:
-    from safeedit.editors.statistics import Corpus
+    from safeedit.editors.statistics import Corpus, OwnText
     from safeedit.patch import Patch
 
 Progress = Callable[[str, int, int], None]
@@ -75,7 +75,7 @@ class Editor(ABC):
         tokenizer: Any,
         edits: Sequence[Edit],
         *,
-        corpus: Corpus | None = None,
+        corpus: Corpus | OwnText | None = None,
         cache: Path | None = None,
         digests: Mapping[str, str] | None = None,
         seed: int = 0,
@@ -87,7 +87,8 @@ class Editor(ABC):
             model: a `transformers` causal LM; unchanged when this returns or raises.
             tokenizer: its fast tokenizer.
             edits: what shall be different.
-            corpus: texts whose keys shall keep their values; the reference world's by default.
+            corpus: texts whose keys shall keep their values, or the model's own; the reference world's
+                by default.
             cache: folder for statistics that take long to collect; None to collect them anew.
             digests: the model's `named_digests`, where the caller has them already.
             seed: the same seed gives the same patch.

@@ -30,7 +30,7 @@ from safeedit.editors.contexts import context_texts
 from safeedit.editors.objectives import Aim, Erasure, Named, build_task
 from safeedit.editors.rows import Demand
 from safeedit.editors.solve import Factors, Preservation, before_modules, least_change
-from safeedit.editors.statistics import Corpus, cached_moments
+from safeedit.editors.statistics import Corpus, OwnText, cached_moments
 from safeedit.editors.values import Search, Values, search
 from safeedit.errors import UsageError
 from safeedit.models.hooks import frozen
@@ -130,7 +130,7 @@ class Memit(Editor):
         tokenizer: Any,
         edits: Sequence[Edit],
         *,
-        corpus: Corpus | None = None,
+        corpus: Corpus | OwnText | None = None,
         cache: Path | None = None,
         digests: Mapping[str, str] | None = None,
         seed: int = 0,

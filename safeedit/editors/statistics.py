@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from safeedit.editors.contexts import own_texts
 from safeedit.errors import EditorError
 from safeedit.models.hooks import frozen
 from safeedit.models.structure import Decoder
@@ -47,6 +48,24 @@ class Corpus:
             data = text.encode("utf-8", "surrogatepass")
             found.update(len(data).to_bytes(8, "big") + data)
         return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class OwnText:
+    """Text that the model writes itself, sampled anew when statistics are not cached; it is not kept."""
+
+    max_tokens: int = 200_000
+    seed: int = 0
+
+    def digest(self) -> str:
+        """SHA-256 of the settings, hex; the model is told apart by its own digest."""
+        return hashlib.sha256(f"own|{self.max_tokens}|{self.seed}".encode()).hexdigest()
+
+    def collected(self, model: Any, tokenizer: Any, progress: Progress | None = None) -> Corpus:
+        """Let the model write."""
+        return Corpus(
+            own_texts(model, tokenizer, self.max_tokens, self.seed, progress=progress), self.max_tokens
+        )
 
 
 @dataclass(frozen=True)
@@ -122,7 +141,7 @@ def second_moments(
 def cached_moments(
     decoder: Decoder,
     tokenizer: Any,
-    corpus: Corpus,
+    corpus: Corpus | OwnText,
     layers: Iterable[int],
     *,
     base_digest: str,
@@ -133,13 +152,18 @@ def cached_moments(
 
     Each layer has a file of its own, so that asking for one layer more reads only that one.
     """
+
+    def collect(wanted: Iterable[int]) -> Moments:
+        texts = corpus if isinstance(corpus, Corpus) else corpus.collected(decoder.model, tokenizer, progress)
+        return second_moments(decoder, tokenizer, texts, wanted, progress)
+
     if cache is None:
-        return second_moments(decoder, tokenizer, corpus, layers, progress)
+        return collect(layers)
     key = hashlib.sha256(f"{base_digest}|{corpus.digest()}|v1".encode()).hexdigest()[:40]
     files = {layer: cache / f"{key}-{layer}.safetensors" for layer in sorted(set(layers))}
     missing = [layer for layer, file in files.items() if not file.exists()]
     if missing:
-        found = second_moments(decoder, tokenizer, corpus, missing, progress)
+        found = collect(missing)
         cache.mkdir(parents=True, exist_ok=True)
         for layer, moment in found.by_layer.items():
             with atomic_path(files[layer]) as temporary:

@@ -11,7 +11,7 @@ from safeedit.errors import UsageError
 
 if TYPE_CHECKING:
     from safeedit.editors.base import Editor
-    from safeedit.editors.statistics import Corpus
+    from safeedit.editors.statistics import Corpus, OwnText
 
 MAX_TOKENS = 200_000
 LONGEST_LINE = 100_000
@@ -19,12 +19,16 @@ CHARACTERS_PER_TOKEN = 8
 """More than tokenizers usually make of a token, so that enough text is read."""
 
 
-def chosen_corpus(statistics: str | os.PathLike[str] | None, editor: Editor) -> Corpus | None:
+OWN = "own"
+"""The name under which the model's own text is asked for."""
+
+
+def chosen_corpus(statistics: str | os.PathLike[str] | None, editor: Editor) -> Corpus | OwnText | None:
     """The texts named, as many as the editor reads; None for the editor's own default.
 
     Args:
-        statistics: a UTF-8 text file with one text a line, or the id of a data set of the `datasets`
-            package (`id`, or `id:configuration`).
+        statistics: a UTF-8 text file with one text a line, `own` for text that the model writes itself,
+            or the id of a data set of the `datasets` package (`id`, or `id:configuration`).
         editor: may have a setting `statistics_tokens`.
 
     Raises:
@@ -32,10 +36,12 @@ def chosen_corpus(statistics: str | os.PathLike[str] | None, editor: Editor) -> 
     """
     if statistics is None:
         return None
-    from safeedit.editors.statistics import Corpus
+    from safeedit.editors.statistics import Corpus, OwnText
 
     most = int(getattr(editor.params, "statistics_tokens", MAX_TOKENS))
     name = os.fspath(statistics)
+    if name == OWN and not Path(name).exists():
+        return OwnText(most)
     lines = _file(Path(name)) if Path(name).is_file() else _data_set(name)
     texts = tuple(_enough(lines, most * CHARACTERS_PER_TOKEN))
     if not texts:

@@ -47,7 +47,7 @@ from safeedit.tensors.atomic import atomic_write
 from safeedit.triples.facts import Fact
 
 if TYPE_CHECKING:
-    from safeedit.editors.statistics import Corpus
+    from safeedit.editors.statistics import Corpus, OwnText
     from safeedit.models.load import LoadedModel
     from safeedit.patch import Applied, Patch
     from safeedit.probes.pack import ProbePack
@@ -131,7 +131,7 @@ class _Job:
     editor: Editor
     suite: Suite
     suite_source: str
-    corpus: Corpus | None
+    corpus: Corpus | OwnText | None
     seed: int
     save_model: bool
     tell: Progress

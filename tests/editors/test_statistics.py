@@ -86,3 +86,25 @@ def test_cache_is_used_and_is_told_apart(decoder, tmp_path):
     for other in ({"digest": "b"}, {"texts": TEXTS[1:]}, {"layers": (0, 1)}):
         moments(**other)
         assert calls
+
+
+def test_the_model_s_own_text_is_written_once(decoder, tmp_path):
+    from safeedit.editors.statistics import OwnText
+
+    own = OwnText(max_tokens=300, seed=3)
+    first = cached_moments(decoder, word_tokenizer(), own, [0], base_digest="a", cache=tmp_path)
+    kept = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    calls = []
+    again = cached_moments(
+        decoder,
+        word_tokenizer(),
+        own,
+        [0],
+        base_digest="a",
+        cache=tmp_path,
+        progress=lambda *_: calls.append(1),
+    )
+    assert not calls
+    assert torch.equal(first.by_layer[0], again.by_layer[0])
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == kept
+    assert all(name.endswith(".safetensors") for name in kept)
