@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from safeedit.triples.catalogue import SUBJECT
+
 if TYPE_CHECKING:
     from safeedit.runs.outcome import Run
     from safeedit.triples.catalogue import Catalogue
     from safeedit.triples.facts import Fact
-
-SUBJECT = "{subject}"
 
 
 @dataclass(frozen=True, repr=False)

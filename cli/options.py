@@ -93,7 +93,8 @@ StatsDataset = Annotated[
     typer.Option(
         "--stats-dataset",
         metavar="ID_OR_FILE",
-        help="Text for the key statistics: a `datasets` id, a text file, or `own`. Default: the reference world's.",
+        help="Text for the key statistics: a `datasets` id, a text file, or `own`. "
+        "Default: the reference world's.",
         rich_help_panel=_EDIT,
     ),
 ]

@@ -41,6 +41,7 @@ _FIGURES = {
     "leaks": "leaks",
     "losses": "losses",
 }
+_UNFINISHED = {"running", "interrupted", "sealing-interrupted"}
 _OPS = {"<=": ("≤", "<="), ">=": ("≥", ">=")}
 
 
@@ -128,7 +129,9 @@ def show_findings(screen: Screen, path: Path, report: VerifyReport) -> None:
     for finding in report.findings:
         screen.line(Words(finding.file, "bold"), finding.message, Words(finding.code, "dim"))
     count = len(report.findings)
-    screen.line(_mark(screen, "FAIL", "not as it was left"), f"{path}: {count} finding{'s' * (count > 1)}")
+    unfinished = all(found.code in _UNFINISHED for found in report.findings)
+    mark = ("INCONCLUSIVE", "not finished") if unfinished else ("FAIL", "not as it was left")
+    screen.line(_mark(screen, *mark), f"{path}: {count} finding{'s' * (count > 1)}")
 
 
 def show_rollback(screen: Screen, path: Path, record: RunRecord) -> None:

@@ -128,3 +128,14 @@ def test_what_the_model_never_knew(safeedit: Command, policy: WritePolicy) -> No
     assert "nothing was edited" in done.out
     assert not any(canary in done.out + done.err for canary in CANARIES)
     assert safeedit("verify", "run").code == 0
+
+
+def test_an_interrupted_run_is_not_called_spoilt(safeedit: Command, here: Path) -> None:
+    from safeedit.runs.folder import RunFolder
+
+    with pytest.raises(KeyboardInterrupt), RunFolder.create(here / "run", "case-1"):
+        raise KeyboardInterrupt
+    done = safeedit("verify", "run")
+    assert done.code == 5
+    assert "? not finished run: 1 finding" in done.out
+    assert "start it again with the same command" in done.out
