@@ -29,6 +29,7 @@ from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.contexts import context_texts
 from safeedit.editors.objectives import Aim, Erasure, Named, build_task
 from safeedit.editors.rows import Demand
+from safeedit.editors.site import trace_site
 from safeedit.editors.solve import Factors, Preservation, before_modules, least_change
 from safeedit.editors.statistics import Corpus, OwnText, cached_moments
 from safeedit.editors.values import Search, Values, search
@@ -61,6 +62,8 @@ class Params(BaseParams):
 
     layers: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
     """Blocks that are changed; by default up to five that end at a quarter of the depth."""
+    site: Literal["auto", "subject", "prompt"] = "auto"
+    """Where in a prompt values are put; `auto` traces where the model itself looks its facts up."""
     preset: Preset | None = None
     """Published settings of a model; they replace the defaults, and explicit settings replace them."""
     objective: Erasure = "neutral"
@@ -142,10 +145,17 @@ class Memit(Editor):
         params = self.params.with_preset()
         report = progress or (lambda stage, done, total: None)
         decoder = find_decoder(model)
-        layers = chosen_layers(params.layers, len(decoder.blocks))
+        depth = len(decoder.blocks)
+        at_subject = chosen_layers(params.layers, depth)
         digests = named_digests(model) if digests is None else digests
         fill = pad_id(tokenizer)
+        segment = Segment(decoder)
         with frozen(model):
+            carried, site = 1.0, params.site
+            if site == "auto":
+                traced = trace_site(segment, tokenizer, edits, at_subject[-1])
+                carried, site = traced.carried, traced.site
+            layers = at_subject if site == "subject" else chosen_layers(params.layers, depth, late=True)
             moments = cached_moments(
                 decoder,
                 tokenizer,
@@ -155,9 +165,8 @@ class Memit(Editor):
                 cache=cache,
                 progress=lambda done, total: report("statistics", done, total),
             )
-            segment = Segment(decoder)
             contexts = context_texts(model, tokenizer, params.contexts, params.context_tokens, seed)
-            aim = Aim(params.objective, ("", *contexts), params.keep_weight)
+            aim = Aim(params.objective, ("", *contexts), params.keep_weight, site)
             named = build_task(segment, tokenizer, edits, aim)
             settings = Search(
                 steps=params.steps,
@@ -196,12 +205,13 @@ class Memit(Editor):
             deltas,
             editor=self.name,
             digests=digests,
-            params=params.model_dump(mode="json") | {"layers": layers, "seed": seed},
+            params=params.model_dump(mode="json") | {"layers": layers, "site": site, "seed": seed},
             meta={
                 "names": len(named.members),
                 "edits": len(edits),
                 "statistics_tokens": moments.tokens,
                 "passes": len(found),
+                "carried_by_subject": carried,
                 "loss_mean": float(found[-1].loss.mean()),
                 "loss_max": float(found[-1].loss.max()),
                 "steps_mean": float(torch.stack([v.steps for v in found]).sum(0).float().mean()),
@@ -212,8 +222,11 @@ class Memit(Editor):
         )
 
 
-def chosen_layers(asked: list[int] | None, depth: int) -> list[int]:
-    """The layers to edit: those asked for, or up to five that end at a quarter of the depth.
+def chosen_layers(asked: list[int] | None, depth: int, late: bool = False) -> list[int]:
+    """The layers to edit: those asked for, or up to five by depth.
+
+    They end at a quarter of the depth for values at a subject's last token; `late`, for values at a
+    prompt's last token, they begin at half of it.
 
     Raises:
         UsageError: a layer that the model does not have.
@@ -227,6 +240,8 @@ def chosen_layers(asked: list[int] | None, depth: int) -> list[int]:
         return sorted(set(asked))
     if depth < 2:
         raise UsageError("the model has a single block; at least one block must lie above an edit")
+    if late:
+        return list(range(min(depth // 2, depth - 2), min(depth // 2 + 5, depth - 1)))
     last = max(depth // 4, min(2, depth - 2))
     return list(range(max(0, last - 4), last + 1))
 

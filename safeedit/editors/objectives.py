@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from safeedit.editors.rows import Demand, Goals, Row, Task, Text, rows_of
+from safeedit.editors.rows import Demand, Goals, Row, Site, Task, Text, rows_of
 from safeedit.errors import EditorError, UsageError
 from safeedit.models.segment import Segment
 from safeedit.models.tokens import pad, pad_id
@@ -55,6 +55,8 @@ class Aim:
     """Texts that stand before a prompt; the empty one among them."""
     keep_weight: float
     """Weight of the rows whose answers shall stay."""
+    site: Site = "subject"
+    """Where in a prompt the values are put."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,18 @@ class Named:
 
 
 def build_task(segment: Segment, tokenizer: Any, edits: Sequence[Edit], aim: Aim) -> Named:
-    """Rows and goals for all edits, one group for each name.
+    """Rows and goals for all edits: one group for each name, or each relation of a name.
+
+    At a name's last token all relations of it share one value; at a prompt's last token each has its own.
 
     Raises:
         UsageError: an edit cannot be put into rows; a name is asked for contradictory things.
         EditorError: the model's own distributions are not finite.
     """
-    members: dict[str, list[int]] = {}
+    members: dict[tuple[str, str], list[int]] = {}
     for index, edit in enumerate(edits):
         _check(index, edit)
-        members.setdefault(edit.subject, []).append(index)
+        members.setdefault((edit.subject, edit.relation if aim.site == "prompt" else ""), []).append(index)
     _refuse_contradictions(edits)
     builder = _Builder(segment, tokenizer, aim)
     for group, indices in enumerate(members.values()):
@@ -121,13 +125,13 @@ class _Builder:
         for template in edit.templates:
             for context in self.aim.contexts:
                 self.asked.append((group, edit, Text(context, template, edit.subject, says)))
-        if self.aim.keep_weight:
+        if self.aim.keep_weight and self.aim.site == "subject":
             keeps = edit.keep or ((ESSENCE,) if edit.op != "erase" else ())
             for template in keeps:
                 self.kept[group, template] = Text("", template, edit.subject)
 
     def task(self, groups: int) -> Task:
-        rows = rows_of(self.tokenizer, [text for _, _, text in self.asked])
+        rows = rows_of(self.tokenizer, [text for _, _, text in self.asked], self.aim.site)
         kept = [(group, text) for (group, _), text in self.kept.items()]
         kept_rows = rows_of(self.tokenizer, [text for _, text in kept])
         neutral, places = self._neutral(rows)

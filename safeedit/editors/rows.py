@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -58,32 +58,38 @@ class Row:
 
     ids: list[int]
     pivot: int
-    """The subject's last token."""
+    """The token at which the value is put."""
     spots: tuple[int, ...]
     """Tokens whose next one matters: the prompt's last, and those of the continuation but its last."""
     wanted: tuple[int, ...]
     """The continuation's tokens, one a spot; empty where there is no continuation."""
 
 
-def rows_of(tokenizer: Any, texts: Sequence[Text]) -> list[Row]:
+Site = Literal["subject", "prompt"]
+"""Where in a prompt a value is put: at the last token of the subject, or of the whole prompt."""
+
+
+def rows_of(tokenizer: Any, texts: Sequence[Text], site: Site = "subject") -> list[Row]:
     """Tokenise texts; subject and continuation are found by character offsets.
 
     Raises:
         UsageError: a continuation has no token of its own.
     """
     found = tokenise(tokenizer, [text.whole() for text in texts])
-    return [_row(text, tokens) for text, tokens in zip(texts, found, strict=True)]
+    return [_row(text, tokens, site) for text, tokens in zip(texts, found, strict=True)]
 
 
-def _row(text: Text, tokens: Tokens) -> Row:
-    pivot = tokens.last_of(*text.subject_span())
+def _row(text: Text, tokens: Tokens, site: Site) -> Row:
+    subject = tokens.last_of(*text.subject_span())
     if not text.continuation:
-        return Row(tokens.ids, pivot, (len(tokens.ids) - 1,), ())
+        end = len(tokens.ids) - 1
+        return Row(tokens.ids, subject if site == "subject" else end, (end,), ())
     first = tokens.first_from(len(text.prompt()))
     last = len(tokens.ids)
     if first >= last or first == 0:
         raise UsageError("an object has no token of its own after the prompt; give it some text")
-    return Row(tokens.ids[:last], pivot, tuple(range(first - 1, last - 1)), tuple(tokens.ids[first:last]))
+    pivot = subject if site == "subject" else first - 1
+    return Row(tokens.ids, pivot, tuple(range(first - 1, last - 1)), tuple(tokens.ids[first:last]))
 
 
 @dataclass(frozen=True)
