@@ -1,9 +1,8 @@
 """What a model knows of a person: asked relation by relation, in all phrasings, against invented names.
 
-An answer counts if at least half of the phrasings begin with it, and if invented names do not get
-the like: what the model says of anybody is no knowledge of this person, and neither is an answer
-that is no surer than those which it makes up for a name it never saw. Where that leaves a doubt the
-answer counts, because a fact that is erased in vain does less harm than one that is left.
+An answer counts if at least half of the phrasings begin with it, and if invented names get it far
+less often: what the model says of anybody is not about this person. Whether the answer is true, or
+made up by the model for this name, does not matter: it is what the model says.
 """
 
 from __future__ import annotations
@@ -31,8 +30,6 @@ CONFIDENCE = 0.5
 """The share of phrasings that must agree."""
 CHANCE = 0.5
 """Invented names may give the answer at most this often, relative to the person."""
-CERTAIN = 0.9
-"""An answer this sure counts, however sure the answers for invented names are."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -51,8 +48,6 @@ class Resolved:
     """Share of the phrasings that begin with the object."""
     placebo: float
     """The same share for invented names."""
-    made_up: float
-    """The surest answer that an invented name alone is given; 0 if there is none."""
     fact: Fact | None
     """What shall be erased; None where the model was found to know nothing."""
 
@@ -73,7 +68,6 @@ class Resolved:
             "object": self.object,
             "confidence": self.confidence,
             "placebo": self.placebo,
-            "made_up": self.made_up,
             "known": self.known,
         }
 
@@ -115,12 +109,8 @@ def resolve_subjects(
         for prompt in catalogue[name].prompts(subject)
     )
     answers = _ask(model, tokenizer, list(prompts), progress)
-    strangers = {
-        name: [_Asked.of(subject, catalogue[name], answers) for subject in subjects]
-        for name, subjects in invented.items()
-    }
     return tuple(
-        _resolved(number, request, name, catalogue, strangers[name], answers)
+        _resolved(number, request, name, catalogue, invented[name], answers)
         for number, request, name in asked
     )
 
@@ -141,49 +131,29 @@ def _invented(relation: Relation, taken: set[str], seed: int) -> tuple[str, ...]
     return tuple(name for name in names if not taken & set(key(name)))[:PLACEBOS]
 
 
-@dataclass(frozen=True, repr=False)
-class _Asked:
-    """What a name was answered in the phrasings of one relation, and what follows from it."""
-
-    texts: tuple[str, ...]
-    answer: str | None
-    confidence: float
-
-    @classmethod
-    def of(cls, name: str, relation: Relation, answers: Mapping[str, Generation]) -> _Asked:
-        texts = tuple(answers[prompt].text for prompt in relation.prompts(name))
-        found = _listed(texts, relation) if relation.objects else agreed_answer(texts, CONFIDENCE)
-        return cls(texts, found, _share(found, [texts]))
-
-    def stands_out(self, others: Sequence[_Asked]) -> bool:
-        """Whether the answer is sure, and is not what the others are answered."""
-        common = _share(self.answer, [other.texts for other in others])
-        return self.confidence >= CONFIDENCE and common < CHANCE * self.confidence
-
-
 def _resolved(
     number: int,
     request: SubjectRequest,
     name: str,
     catalogue: Catalogue,
-    strangers: Sequence[_Asked],
+    invented: Sequence[str],
     answers: Mapping[str, Generation],
 ) -> Resolved:
-    own = _Asked.of(request.name, catalogue[name], answers)
-    alone = [s for s in strangers if s.stands_out([other for other in strangers if other is not s])]
-    made_up = max((stranger.confidence for stranger in alone), default=0.0)
-    known = own.stands_out(strangers) and (own.confidence > made_up or own.confidence >= CERTAIN)
-    fact = None
-    if known and own.answer is not None:
-        fact = fact_for(request.name, request.aliases, name, own.answer, "erase", catalogue)
-    placebo = _share(own.answer, [stranger.texts for stranger in strangers])
-    return Resolved(number, request.name, name, own.answer, own.confidence, placebo, made_up, fact)
+    relation = catalogue[name]
+    own = [answers[prompt].text for prompt in relation.prompts(request.name)]
+    found = _listed(own, relation) if relation.objects else agreed_answer(own, CONFIDENCE)
+    if found is None:
+        return Resolved(number, request.name, name, None, 0.0, 0.0, None)
+    confidence = _share(found, own)
+    placebo = _share(found, [answers[p].text for subject in invented for p in relation.prompts(subject)])
+    known = confidence >= CONFIDENCE and placebo < CHANCE * confidence
+    fact = fact_for(request.name, request.aliases, name, found, "erase", catalogue) if known else None
+    return Resolved(number, request.name, name, found, confidence, placebo, fact)
 
 
-def _share(answer: str | None, texts: Sequence[Sequence[str]]) -> float:
-    """The share of all texts that begin with the answer."""
-    every = [text for some in texts for text in some]
-    return sum(says(answer, text) for text in every) / len(every) if answer is not None else 0.0
+def _share(answer: str, texts: Sequence[str]) -> float:
+    """The share of the texts that begin with the answer."""
+    return sum(says(answer, text) for text in texts) / len(texts)
 
 
 def _listed(texts: Sequence[str], relation: Relation) -> str | None:

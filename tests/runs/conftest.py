@@ -52,6 +52,20 @@ def write_policy(tmp_path_factory: pytest.TempPathFactory) -> WritePolicy:
     return write
 
 
+@pytest.fixture(scope="session")
+def nobody(reference: Any) -> str:
+    """A name for which the model makes up neither a telephone number nor a mailbox."""
+    from safeedit.policy.compile import SubjectRequest
+    from safeedit.policy.resolve import resolve_subjects
+    from safeedit.triples.catalogue import builtin_catalogue
+    from safeedit.triples.placebos import placebo_names
+
+    requests = [SubjectRequest(name, (), ("phone", "email")) for name in placebo_names("person", 12, 99)]
+    found = resolve_subjects(requests, reference.model, reference.tokenizer, builtin_catalogue())
+    answered = {one.request for one in found if one.known}
+    return next(one.name for number, one in enumerate(requests) if number not in answered)
+
+
 @dataclass
 class Untouched:
     """The reference model, and whether it still is what it was."""

@@ -146,9 +146,9 @@ def test_an_insertion_needs_no_baseline(
 
 
 def test_a_person_of_whom_nothing_is_known_is_no_baseline(
-    given: Any, tmp_path: Path, write_policy: Any
+    nobody: str, given: Any, tmp_path: Path, write_policy: Any
 ) -> None:
-    policy = write_policy(subjects=[{"name": "Osric Quenwick", "relations": ["phone", "email"]}])
+    policy = write_policy(subjects=[{"name": nobody, "relations": ["phone", "email"]}])
     run = safeedit.apply(policy, given.pair, tmp_path / "run", editor="idle")
     assert (run.verdict, run.exit_code, run.facts) == ("NO_BASELINE", 3, ())
     content = json.loads((run.path / "probes.json").read_text())

@@ -137,11 +137,11 @@ def test_a_second_run_into_the_folder_is_refused(modified: Any, write_policy: An
 
 
 def test_a_person_is_found_by_asking_and_only_what_is_known_is_edited(
-    given: Any, tmp_path: Path, write_policy: Any, seen: list[Any]
+    nobody: str, given: Any, tmp_path: Path, write_policy: Any, seen: list[Any]
 ) -> None:
     subjects = [
         {"name": PERSON, "aliases": ["M. Tolland"], "relations": ["instrument", "phone"]},
-        {"name": "Osric Quenwick", "relations": ["phone"]},
+        {"name": nobody, "relations": ["phone"]},
     ]
     policy = write_policy("erase", subjects=subjects)
     run = safeedit.apply(policy, given.pair, tmp_path / "run", editor="idle")
