@@ -15,7 +15,7 @@ Deviations from the published method, all of them settings:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -24,17 +24,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from safeedit.editors.anchors import anchor_texts
 from safeedit.editors.base import Editor, Progress
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.contexts import context_texts
 from safeedit.editors.objectives import Aim, Erasure, Named, build_task
-from safeedit.editors.rows import Demand
+from safeedit.editors.rows import Demand, Row, rows_of
 from safeedit.editors.site import trace_site
 from safeedit.editors.solve import Factors, Preservation, before_modules, least_change
 from safeedit.editors.statistics import Corpus, OwnText, cached_moments
 from safeedit.editors.values import Search, Values, search
 from safeedit.errors import UsageError
-from safeedit.models.hooks import frozen
+from safeedit.models.hooks import frozen, inputs_of
 from safeedit.models.segment import Segment
 from safeedit.models.structure import Decoder, Projection, find_decoder
 from safeedit.models.tokens import Batch, pad_around, pad_id
@@ -44,7 +45,15 @@ from safeedit.triples.facts import Edit, Op
 
 Preset = Literal["gpt2-xl", "gpt-j-6b", "llama-2-7b", "llama-3-8b", "mistral-7b", "qwen2.5-7b"]
 
-_PAPER: dict[str, Any] = {"steps": 25, "passes": 1, "stop": 0.05, "contexts": 5, "average_keys": True}
+_PAPER: dict[str, Any] = {
+    "steps": 25,
+    "passes": 1,
+    "stop": 0.05,
+    "contexts": 5,
+    "average_keys": True,
+    "anchors": 0,
+    "site": "subject",
+}
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "gpt2-xl": {"layers": [13, 14, 15, 16, 17], "clamp": 0.75, "decay": 0.5, "preserve": 20_000.0, **_PAPER},
@@ -88,6 +97,10 @@ class Params(BaseParams):
     """Weight of leaving the other answers about an edited name as they are."""
     preserve: float | None = Field(default=None, gt=0)
     """How many observed keys the second moment counts for (lambda); by default as many as keys are wide."""
+    anchors: int = Field(default=2, ge=0, le=50)
+    """Invented names, of each of three kinds, whose keys in the edited prompts are kept for every edit."""
+    anchor_weight: float = Field(default=1.0, ge=0)
+    """How much such a key counts, beside 1 for all keys of an edited name together."""
     average_keys: bool = False
     """Average the keys of a name over its contexts, as published, instead of constraining each."""
     passes: int = Field(default=4, ge=1, le=20)
@@ -181,6 +194,9 @@ class Memit(Editor):
             preserve = params.preserve or default_preserve(decoder.projections[0].inner)
             kept = {layer: Preservation.of(m, preserve) for layer, m in moments.by_layer.items()}
             insertion = _Insertion(segment, layers, named, kept, params.average_keys, fill)
+            if params.anchors and params.anchor_weight:
+                texts = anchor_texts(edits, params.anchors)
+                insertion.anchor(rows_of(tokenizer, texts, site), params.anchor_weight)
             found: list[Values] = []
             with restored_weights(decoder, layers):
                 for number in range(params.passes):
@@ -279,7 +295,7 @@ class _Insertion:
     ) -> None:
         self.segment, self.layers, self.preserved, self.average = segment, layers, preserved, average_keys
         decoder = segment.decoder
-        self.groups = len(named.members)
+        self.groups, self.fill = len(named.members), fill
         self.sites = _sites([d for d in named.task.demands if not d.keep], fill, decoder.device)
         self.originals = {layer: decoder.projections[layer].weight.detach().clone() for layer in layers}
         self.parts: dict[int, list[Factors]] = {layer: [] for layer in layers}
@@ -312,6 +328,27 @@ class _Insertion:
             left = left / delta[sites.group].norm(dim=1).clamp(min=1e-6)
             count = torch.bincount(sites.group, minlength=self.groups)
             self.missing.index_add_(0, sites.group, left).div_(count)
+
+    @torch.no_grad()
+    def anchor(self, rows: Sequence[Row], weight: float, batch_rows: int = 512) -> None:
+        """Count the keys of `rows` at their pivots among those that are preserved."""
+        decoder, found = self.segment.decoder, {layer: list[Tensor]() for layer in self.layers}
+        for start in range(0, len(rows), batch_rows):
+            part = rows[start : start + batch_rows]
+            ids = [row.ids[: row.pivot + 1] for row in part]
+            batch = pad_around(ids, [len(row) - 1 for row in ids], self.fill).to(decoder.device)
+            with ExitStack() as stack:
+                for layer in self.layers:
+                    seen = found[layer]
+                    stack.enter_context(
+                        inputs_of(
+                            decoder.projections[layer].module,
+                            lambda keys, seen=seen: seen.append(keys[:, -1].float()),
+                        )
+                    )
+                self.segment.run(batch, stop=self.layers[-1] + 1)
+        for layer, keys in found.items():
+            self.preserved[layer] = self.preserved[layer].with_keys(torch.cat(keys), weight)
 
     def factors(self) -> dict[int, Factors]:
         """The change of each layer over all insertions."""

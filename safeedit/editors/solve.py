@@ -68,6 +68,10 @@ class Preservation:
             raise EditorError("the key statistics are not positive definite; collect them over more text")
         return Preservation(moment, factor)
 
+    def with_keys(self, keys: Tensor, weight: float) -> Preservation:
+        """Preserve the given keys, (n, inner), as well, each counting `weight` times."""
+        return Preservation.of(self.moment + weight * keys.T @ keys, 1.0, 0.0)
+
 
 def least_change(keys: Tensor, residuals: Tensor, preserve: Preservation) -> Factors:
     """The change of a weight that adds `residuals` at `keys` and disturbs other keys least.
