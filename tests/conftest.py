@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Read by huggingface_hub when it is first imported, which test modules do while they are collected.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 SMALL_RELATIONS = ("instrument", "occupation", "mother_tongue")
 SMALL_PEOPLE = 14
@@ -16,7 +20,6 @@ SMALL_PEOPLE = 14
 @pytest.fixture(autouse=True, scope="session")
 def _apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("SAFEEDIT_STATE_DIR", str(tmp_path_factory.mktemp("state")))
         patch.setenv("SAFEEDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("SAFEEDIT_DEBUG", raising=False)
