@@ -89,21 +89,21 @@ class Params(BaseParams):
     """Mean loss, in nats, at which an insertion or modification is finished."""
     leak: float = Field(default=0.05, ge=0, lt=1)
     """Probability of the object, wherever it is asked for, at which an erasure is finished."""
-    contexts: int = Field(default=2, ge=0, le=100)
+    contexts: int = Field(default=1, ge=0, le=100)
     """Sampled texts that a prompt is put behind, besides the bare prompt."""
     context_tokens: int = Field(default=8, ge=1, le=100)
     """Tokens of such a text."""
     keep_weight: float = Field(default=0.0625, ge=0)
     """Weight of leaving the other answers about an edited name as they are."""
     preserve: float | None = Field(default=None, gt=0)
-    """How many observed keys the second moment counts for (lambda); by default as many as keys are wide."""
-    anchors: int = Field(default=2, ge=0, le=50)
+    """How many observed keys the second moment counts for (lambda); by default half of the keys' width."""
+    anchors: int = Field(default=6, ge=0, le=50)
     """Invented names, of each of three kinds, whose keys in the edited prompts are kept for every edit."""
     anchor_weight: float = Field(default=1.0, ge=0)
     """How much such a key counts, beside 1 for all keys of an edited name together."""
     average_keys: bool = False
     """Average the keys of a name over its contexts, as published, instead of constraining each."""
-    passes: int = Field(default=4, ge=1, le=20)
+    passes: int = Field(default=15, ge=1, le=100)
     """How often values are searched and inserted; each pass works on what is still wrong after the last."""
     lens_weight: float = Field(default=1.0, ge=0)
     """Weight of the logit-lens term of the objective `lens`."""
@@ -395,7 +395,7 @@ def _stage(report: Progress, name: str, number: int, params: Params) -> Callable
 
 def default_preserve(inner: int) -> float:
     """Lambda where none is given, in proportion to the number of directions that a key can have."""
-    return float(inner)
+    return inner / 2
 
 
 def _sites(demands: Sequence[Demand], fill: int, device: torch.device) -> _Sites:
