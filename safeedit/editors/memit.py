@@ -87,7 +87,7 @@ class Params(BaseParams):
     """Weight of the squared relative size of that change."""
     stop: float = Field(default=0.15, ge=0)
     """Mean loss, in nats, at which an insertion or modification is finished."""
-    leak: float = Field(default=0.05, ge=0, lt=1)
+    leak: float = Field(default=0.02, ge=0, lt=1)
     """Probability of the object, wherever it is asked for, at which an erasure is finished."""
     contexts: int = Field(default=1, ge=0, le=100)
     """Sampled texts that a prompt is put behind, besides the bare prompt."""

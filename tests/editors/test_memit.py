@@ -17,7 +17,16 @@ CORPUS = Corpus([f"w{i % 60} w{(7 * i) % 60} w{(11 * i) % 60} w{(3 * i) % 60}" f
 PROMPTS = ("w5 {subject} w6 w7", "{subject} w8")
 NEW = Edit("modify", "w30 w31", "r", PROMPTS, "w40", "w41")
 OTHER = Edit("insert", "w32 w33", "r", PROMPTS, "w42", None)
-SETTINGS = {"contexts": 1, "passes": 6, "steps": 20, "preserve": 1.0, "clamp": 3.0, "keep_weight": 0.0, "site": "subject", "anchors": 0}
+SETTINGS = {
+    "contexts": 1,
+    "passes": 6,
+    "steps": 20,
+    "preserve": 1.0,
+    "clamp": 3.0,
+    "keep_weight": 0.0,
+    "site": "subject",
+    "anchors": 0,
+}
 
 
 def edit(model, edits, **params):
