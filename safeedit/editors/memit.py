@@ -332,20 +332,19 @@ class _Insertion:
     @torch.no_grad()
     def anchor(self, rows: Sequence[Row], weight: float, batch_rows: int = 512) -> None:
         """Count the keys of `rows` at their pivots among those that are preserved."""
-        decoder, found = self.segment.decoder, {layer: list[Tensor]() for layer in self.layers}
+        decoder = self.segment.decoder
+        found: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
+
+        def keep(layer: int) -> Callable[[Tensor], None]:
+            return lambda keys: found[layer].append(keys[:, -1].float())
+
         for start in range(0, len(rows), batch_rows):
             part = rows[start : start + batch_rows]
             ids = [row.ids[: row.pivot + 1] for row in part]
             batch = pad_around(ids, [len(row) - 1 for row in ids], self.fill).to(decoder.device)
             with ExitStack() as stack:
                 for layer in self.layers:
-                    seen = found[layer]
-                    stack.enter_context(
-                        inputs_of(
-                            decoder.projections[layer].module,
-                            lambda keys, seen=seen: seen.append(keys[:, -1].float()),
-                        )
-                    )
+                    stack.enter_context(inputs_of(decoder.projections[layer].module, keep(layer)))
                 self.segment.run(batch, stop=self.layers[-1] + 1)
         for layer, keys in found.items():
             self.preserved[layer] = self.preserved[layer].with_keys(torch.cat(keys), weight)
