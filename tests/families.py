@@ -63,5 +63,5 @@ def tiny(family: str, seed: int = 0) -> Any:
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 table = parameter.shape[0] == config.vocab_size
-                parameter.mul_(20.0 if table else 4.0)
+                parameter.mul_(8.0 if table else 3.0)
     return model

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from safeedit.errors import EditorError
 from safeedit.models.generate import end_ids
 from safeedit.models.hooks import frozen
 
@@ -76,10 +77,10 @@ def _sampled(
     found: list[Tensor] = []
     with frozen(model):
         for _ in range(tokens):
-            logits = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[
-                :, -1
-            ]
-            logits = logits.float()
+            output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            logits = output.logits[:, -1].float()
+            if not torch.isfinite(logits).all():
+                raise EditorError("the model gave a logit that is not finite")
             if not ends:
                 logits[:, closing] = -torch.inf
             ids = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).to(device)

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,9 @@ class OwnText:
 
     def collected(self, model: Any, tokenizer: Any, progress: Progress | None = None) -> Corpus:
         """Let the model write."""
-        return Corpus(
-            own_texts(model, tokenizer, self.max_tokens, self.seed, progress=progress), self.max_tokens
-        )
+        width = row_width(model, 128)
+        texts = own_texts(model, tokenizer, self.max_tokens, self.seed, width=width, progress=progress)
+        return Corpus(texts, self.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def second_moments(
         for layer in wanted:
             module = decoder.projections[layer].module
             stack.callback(module.register_forward_pre_hook(watch(layer)).remove)
-        for ids in _packed(tokenizer, corpus):
+        for ids in _packed(tokenizer, replace(corpus, width=row_width(decoder.model, corpus.width))):
             batch = _full_rows(ids.to(decoder.device))
             with suppress(_EnoughError):
                 decoder.base(**batch.forward_args(), use_cache=False)
@@ -174,6 +174,11 @@ def cached_moments(
         {layer: content["moment"].to(decoder.device) for layer, content in stored.items()},
         min(int(content["tokens"]) for content in stored.values()),
     )
+
+
+def row_width(model: Any, wanted: int) -> int:
+    """`wanted` tokens a row, or as many as the model has positions for."""
+    return min(wanted, int(getattr(model.config, "max_position_embeddings", None) or wanted))
 
 
 def _packed(tokenizer: Any, corpus: Corpus) -> Iterator[Tensor]:
