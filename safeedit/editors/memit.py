@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -29,7 +29,7 @@ from safeedit.editors.base import Editor, Progress
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.contexts import context_texts
 from safeedit.editors.objectives import Aim, Erasure, Named, build_task
-from safeedit.editors.rows import Demand, Row, rows_of
+from safeedit.editors.rows import Demand, Row, Site, rows_of
 from safeedit.editors.site import trace_site
 from safeedit.editors.solve import Factors, Preservation, before_modules, least_change
 from safeedit.editors.statistics import Corpus, OwnText, cached_moments
@@ -66,6 +66,21 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 """Published layers and strengths (editors' repositories), for those who ask for them by name."""
 
 
+@dataclass(frozen=True)
+class Settled:
+    """Settings whose default depends on the site."""
+
+    passes: int
+    anchors: int
+    leak: float
+
+
+_AT_SITE: dict[Site, Settled] = {
+    "subject": Settled(passes=8, anchors=0, leak=0.05),
+    "prompt": Settled(passes=15, anchors=6, leak=0.02),
+}
+
+
 class Params(BaseParams):
     """Settings of MEMIT."""
 
@@ -87,7 +102,7 @@ class Params(BaseParams):
     """Weight of the squared relative size of that change."""
     stop: float = Field(default=0.15, ge=0)
     """Mean loss, in nats, at which an insertion or modification is finished."""
-    leak: float = Field(default=0.02, ge=0, lt=1)
+    leak: float | None = Field(default=None, ge=0, lt=1)
     """Probability of the object, wherever it is asked for, at which an erasure is finished."""
     contexts: int = Field(default=1, ge=0, le=100)
     """Sampled texts that a prompt is put behind, besides the bare prompt."""
@@ -97,13 +112,13 @@ class Params(BaseParams):
     """Weight of leaving the other answers about an edited name as they are."""
     preserve: float | None = Field(default=None, gt=0)
     """How many observed keys the second moment counts for (lambda); by default half of the keys' width."""
-    anchors: int = Field(default=6, ge=0, le=50)
+    anchors: int | None = Field(default=None, ge=0, le=50)
     """Invented names, of each of three kinds, whose keys in the edited prompts are kept for every edit."""
     anchor_weight: float = Field(default=1.0, ge=0)
     """How much such a key counts, beside 1 for all keys of an edited name together."""
     average_keys: bool = False
     """Average the keys of a name over its contexts, as published, instead of constraining each."""
-    passes: int = Field(default=15, ge=1, le=100)
+    passes: int | None = Field(default=None, ge=1, le=100)
     """How often values are searched and inserted; each pass works on what is still wrong after the last."""
     lens_weight: float = Field(default=1.0, ge=0)
     """Weight of the logit-lens term of the objective `lens`."""
@@ -111,6 +126,15 @@ class Params(BaseParams):
     """Tokens over which key statistics are taken, at most."""
     batch_rows: int = Field(default=512, ge=1)
     """Rows searched together."""
+
+    def at(self, site: Site) -> Settled:
+        """What is used at a site, where nothing else was asked for; by measurement (BENCHMARKS.md)."""
+        usual = _AT_SITE[site]
+        return Settled(
+            passes=usual.passes if self.passes is None else self.passes,
+            anchors=usual.anchors if self.anchors is None else self.anchors,
+            leak=usual.leak if self.leak is None else self.leak,
+        )
 
     def with_preset(self) -> Params:
         """The settings with the preset's values where none was given explicitly."""
@@ -168,6 +192,7 @@ class Memit(Editor):
             if site == "auto":
                 traced = trace_site(segment, tokenizer, edits, at_subject[-1])
                 carried, site = traced.carried, traced.site
+            settled = params.at(site)
             layers = at_subject if site == "subject" else chosen_layers(params.layers, depth, late=True)
             moments = cached_moments(
                 decoder,
@@ -187,31 +212,31 @@ class Memit(Editor):
                 clamp=params.clamp,
                 decay=params.decay,
                 stop=params.stop,
-                leak=params.leak,
+                leak=settled.leak,
                 batch_rows=params.batch_rows,
                 lens_weight=params.lens_weight if params.objective == "lens" else 0.0,
             )
             preserve = params.preserve or default_preserve(decoder.projections[0].inner)
             kept = {layer: Preservation.of(m, preserve) for layer, m in moments.by_layer.items()}
             insertion = _Insertion(segment, layers, named, kept, params.average_keys, fill)
-            if params.anchors and params.anchor_weight:
-                texts = anchor_texts(edits, params.anchors)
+            if settled.anchors and params.anchor_weight:
+                texts = anchor_texts(edits, settled.anchors)
                 insertion.anchor(rows_of(tokenizer, texts, site), params.anchor_weight)
             found: list[Values] = []
             with restored_weights(decoder, layers):
-                for number in range(params.passes):
+                for number in range(settled.passes):
                     values = search(
                         segment,
                         layers[-1],
                         named.task,
                         settings,
                         fill,
-                        _stage(report, "values", number, params),
+                        _stage(report, "values", number, settled.passes),
                     )
                     found.append(values)
                     if not values.steps.any():
                         break
-                    insertion.run(values.delta, _stage(report, "weights", number, params))
+                    insertion.run(values.delta, _stage(report, "weights", number, settled.passes))
                 factors = insertion.factors()
         deltas = {
             decoder.projections[layer].name: _delta(decoder, layer, found) for layer, found in factors.items()
@@ -221,7 +246,9 @@ class Memit(Editor):
             deltas,
             editor=self.name,
             digests=digests,
-            params=params.model_dump(mode="json") | {"layers": layers, "site": site, "seed": seed},
+            params=params.model_dump(mode="json")
+            | asdict(settled)
+            | {"layers": layers, "site": site, "seed": seed},
             meta={
                 "names": len(named.members),
                 "edits": len(edits),
@@ -387,9 +414,9 @@ class _Insertion:
         projection.weight.copy_((self.originals[layer].float() + change).to(projection.weight.dtype))
 
 
-def _stage(report: Progress, name: str, number: int, params: Params) -> Callable[[int, int], None]:
+def _stage(report: Progress, name: str, number: int, passes: int) -> Callable[[int, int], None]:
     """One bar for all passes of a stage."""
-    return lambda done, total: report(name, number * total + done, params.passes * total)
+    return lambda done, total: report(name, number * total + done, passes * total)
 
 
 def default_preserve(inner: int) -> float:

@@ -23,6 +23,12 @@ from safeedit.triples.placebos import placebo_kind, placebo_names
 MOST = 32
 """Edits that are traced, at most."""
 SEED = 4241
+CARRIES = 0.2
+"""The subject's last token is the site if swapping it loses this share of the probability, or more.
+
+Measured: 0.27 to 0.49 (over 10 to 300 edits) on a model where editing there works, 0.07 to 0.15 on
+one where it does nothing.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,4 +80,4 @@ def trace_site(segment: Segment, tokenizer: Any, edits: Sequence[Edit], layer: i
         p = segment.decoder.logits(final[every, spots]).float().softmax(-1)
         found.append(float(p[every, wanted].mean()))
     carried = 1 - found[1] / max(found[0], 1e-9)
-    return Trace("subject" if carried >= 0.5 else "prompt", carried)
+    return Trace("subject" if carried >= CARRIES else "prompt", carried)
