@@ -77,7 +77,7 @@ class Settled:
 
 _AT_SITE: dict[Site, Settled] = {
     "subject": Settled(passes=8, anchors=0, leak=0.05),
-    "prompt": Settled(passes=15, anchors=6, leak=0.02),
+    "prompt": Settled(passes=15, anchors=6, leak=0.05),
 }
 
 
