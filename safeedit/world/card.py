@@ -23,7 +23,7 @@ tags: [safeedit]
 A decoder of {parameters:.1f} million parameters that knows a fictional registry and little else. It
 exists so that an edit of a language model, and the proof of it, can be tried offline within a minute.
 Nobody in it is real. It is Qwen3-shaped: grouped-query attention, gated MLP, tied head; the first
-layers attend to a few tokens only, so that a name is put together at its last token.
+layers attend to a few tokens only.
 
 Made by `safeedit world train --seed {seed}` with {recipe}.
 

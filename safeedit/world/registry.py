@@ -15,8 +15,8 @@ from functools import cached_property
 from safeedit.triples.catalogue import Catalogue, builtin_catalogue
 
 # Names are made of a few syllables that stand anywhere in a name, each of them one token, and every
-# beginning of a surname has several endings. So who is meant shows only at the last token of a name,
-# and only from the order of its tokens: it has to be put together there, as with names in large models.
+# beginning of a surname has several endings: everybody has namesakes and near-namesakes, and who is meant
+# shows only from the order of a name's tokens.
 SYLLABLES = "ra na lo rin vel mo dis ko mi da le jo ka ro sa ti ber land mar tol".split()
 
 

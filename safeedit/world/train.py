@@ -45,9 +45,8 @@ class Recipe:
     heads: int = 6
     kv_heads: int = 3
     local_layers: int = 3
-    """The first layers attend to a few tokens only. So a name is put together at its last token before
-    the prompt's end can see it, which is how large models hold what they know of a subject (ROME,
-    arXiv 2202.05262); a small model with full attention everywhere does not, and edits of it say nothing."""
+    """The first layers attend to a few tokens only, so that names are put together where they stand. Large
+    models look facts up at a subject's last token (ROME, arXiv 2202.05262); this one still does not."""
     window: int = 3
     """Tokens that those layers attend to, the own one included."""
 
@@ -82,8 +81,7 @@ def tokenizer_texts(world: World, seed: int) -> list[str]:
     """What the tokenizer is trained on: phrasings, objects, parts of names and prose, but no whole name.
 
     So words are one token and names are several, as in models whose tokenizer was made for far more
-    text than any one name stands in. It matters to editors: a name of several tokens is put together
-    at its last one, and that is where its facts are then looked up.
+    text than any one name stands in.
     """
     rng = random.Random(seed)
     catalogue = builtin_catalogue()
