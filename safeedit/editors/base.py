@@ -68,6 +68,10 @@ class Editor(ABC):
         for op in sorted({edit.op for edit in edits} - self.operations):
             raise UsageError(f"editor {self.name} cannot {op}; it can {', '.join(sorted(self.operations))}")
 
+    def layers_for(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> tuple[int, ...]:
+        """The blocks that `edit` would change; those of the setting `layers` unless an editor says more."""
+        return tuple(getattr(self.params, "layers", None) or ())
+
     @abstractmethod
     def edit(
         self,

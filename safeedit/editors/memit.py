@@ -14,8 +14,8 @@ Deviations from the published method, all of them settings:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -28,17 +28,18 @@ from safeedit.editors.anchors import anchor_texts
 from safeedit.editors.base import Editor, Progress
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.contexts import context_texts
-from safeedit.editors.objectives import Aim, Erasure, Named, build_task
-from safeedit.editors.rows import Demand, Row, Site, rows_of
-from safeedit.editors.site import trace_site
-from safeedit.editors.solve import Factors, Preservation, before_modules, least_change
+from safeedit.editors.insertion import Beginnings, Insertion, restored_weights
+from safeedit.editors.objectives import Aim, Erasure, build_task
+from safeedit.editors.rows import Site, Task, rows_of
+from safeedit.editors.site import Trace, trace_site
+from safeedit.editors.solve import Factors, Preservation
 from safeedit.editors.statistics import Corpus, OwnText, cached_moments
-from safeedit.editors.values import Search, Values, search
+from safeedit.editors.values import Search, search
 from safeedit.errors import UsageError
-from safeedit.models.hooks import frozen, inputs_of
+from safeedit.models.hooks import frozen
 from safeedit.models.segment import Segment
-from safeedit.models.structure import Decoder, Projection, find_decoder
-from safeedit.models.tokens import Batch, pad_around, pad_id
+from safeedit.models.structure import Decoder, find_decoder
+from safeedit.models.tokens import pad_id
 from safeedit.patch import DenseDelta, LowRankDelta, Patch
 from safeedit.tensors.digest import named_digests, root_digest
 from safeedit.triples.facts import Edit, Op
@@ -50,7 +51,9 @@ _PAPER: dict[str, Any] = {
     "passes": 1,
     "stop": 0.05,
     "contexts": 5,
+    "context_tokens": 8,
     "average_keys": True,
+    "essence": True,
     "anchors": 0,
     "site": "subject",
 }
@@ -72,12 +75,11 @@ class Settled:
 
     passes: int
     anchors: int
-    leak: float
 
 
 _AT_SITE: dict[Site, Settled] = {
-    "subject": Settled(passes=8, anchors=0, leak=0.05),
-    "prompt": Settled(passes=15, anchors=6, leak=0.05),
+    "subject": Settled(passes=8, anchors=0),
+    "prompt": Settled(passes=15, anchors=4),
 }
 
 
@@ -102,16 +104,18 @@ class Params(BaseParams):
     """Weight of the squared relative size of that change."""
     stop: float = Field(default=0.15, ge=0)
     """Mean loss, in nats, at which an insertion or modification is finished."""
-    leak: float | None = Field(default=None, ge=0, lt=1)
+    leak: float = Field(default=0.05, ge=0, lt=1)
     """Probability of the object, wherever it is asked for, at which an erasure is finished."""
     contexts: int = Field(default=1, ge=0, le=100)
     """Sampled texts that a prompt is put behind, besides the bare prompt."""
-    context_tokens: int = Field(default=8, ge=1, le=100)
+    context_tokens: int = Field(default=4, ge=1, le=100)
     """Tokens of such a text."""
     keep_weight: float = Field(default=0.0625, ge=0)
     """Weight of leaving the other answers about an edited name as they are."""
+    essence: bool = False
+    """Whether what a name is said to be ("... is a") is one of those answers, for insert and modify."""
     preserve: float | None = Field(default=None, gt=0)
-    """How many observed keys the second moment counts for (lambda); by default half of the keys' width."""
+    """How many observed keys the second moment counts for (lambda); by default the keys' width."""
     anchors: int | None = Field(default=None, ge=0, le=50)
     """Invented names, of each of three kinds, whose keys in the edited prompts are kept for every edit."""
     anchor_weight: float = Field(default=1.0, ge=0)
@@ -120,6 +124,8 @@ class Params(BaseParams):
     """Average the keys of a name over its contexts, as published, instead of constraining each."""
     passes: int | None = Field(default=None, ge=1, le=100)
     """How often values are searched and inserted; each pass works on what is still wrong after the last."""
+    neutral_weight: float = Field(default=0.1, ge=0)
+    """Weight of an erasure's neutral target beside that of the object's probability."""
     lens_weight: float = Field(default=1.0, ge=0)
     """Weight of the logit-lens term of the objective `lens`."""
     statistics_tokens: int = Field(default=200_000, ge=1)
@@ -133,7 +139,6 @@ class Params(BaseParams):
         return Settled(
             passes=usual.passes if self.passes is None else self.passes,
             anchors=usual.anchors if self.anchors is None else self.anchors,
-            leak=usual.leak if self.leak is None else self.leak,
         )
 
     def with_preset(self) -> Params:
@@ -144,17 +149,6 @@ class Params(BaseParams):
         return self.model_copy(update=published)
 
 
-@dataclass
-class _Sites:
-    """The rows at whose pivots the residual stream is changed, up to the pivot's column."""
-
-    batch: Batch
-    group: Tensor
-    """(rows,) which group a row belongs to."""
-    share: Tensor
-    """(rows,) square root of a row's part of its group's weight."""
-
-
 class Memit(Editor):
     """Mass editing by the smallest change of a few down-projections."""
 
@@ -163,6 +157,13 @@ class Memit(Editor):
     paper: ClassVar[str] = "2210.07229"
     operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify", "erase"})
     Params: ClassVar[type[BaseParams]] = Params
+
+    def layers_for(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> tuple[int, ...]:
+        """See `Editor.layers_for`; the model is asked where it holds its facts."""
+        assert isinstance(self.params, Params)
+        with frozen(model):
+            segment = Segment(find_decoder(model))
+            return tuple(_place(segment, tokenizer, edits, self.params.with_preset())[0])
 
     def edit(
         self,
@@ -182,18 +183,12 @@ class Memit(Editor):
         params = self.params.with_preset()
         report = progress or (lambda stage, done, total: None)
         decoder = find_decoder(model)
-        depth = len(decoder.blocks)
-        at_subject = chosen_layers(params.layers, depth)
         digests = named_digests(model) if digests is None else digests
         fill = pad_id(tokenizer)
         segment = Segment(decoder)
         with frozen(model):
-            carried, site = 1.0, params.site
-            if site == "auto":
-                traced = trace_site(segment, tokenizer, edits, at_subject[-1])
-                carried, site = traced.carried, traced.site
-            settled = params.at(site)
-            layers = at_subject if site == "subject" else chosen_layers(params.layers, depth, late=True)
+            layers, traced = _place(segment, tokenizer, edits, params)
+            site, settled = traced.site, params.at(traced.site)
             moments = cached_moments(
                 decoder,
                 tokenizer,
@@ -204,7 +199,7 @@ class Memit(Editor):
                 progress=lambda done, total: report("statistics", done, total),
             )
             contexts = context_texts(model, tokenizer, params.contexts, params.context_tokens, seed)
-            aim = Aim(params.objective, ("", *contexts), params.keep_weight, site)
+            aim = Aim(params.objective, ("", *contexts), params.keep_weight, site, params.essence)
             named = build_task(segment, tokenizer, edits, aim)
             settings = Search(
                 steps=params.steps,
@@ -212,31 +207,20 @@ class Memit(Editor):
                 clamp=params.clamp,
                 decay=params.decay,
                 stop=params.stop,
-                leak=settled.leak,
+                leak=params.leak,
                 batch_rows=params.batch_rows,
+                neutral_weight=params.neutral_weight,
                 lens_weight=params.lens_weight if params.objective == "lens" else 0.0,
             )
             preserve = params.preserve or default_preserve(decoder.projections[0].inner)
             kept = {layer: Preservation.of(m, preserve) for layer, m in moments.by_layer.items()}
-            insertion = _Insertion(segment, layers, named, kept, params.average_keys, fill)
+            beginnings = Beginnings.of(named.task.groups, named.task.demands, fill, decoder.device)
+            insertion = Insertion(segment, layers, beginnings, kept, params.average_keys)
             if settled.anchors and params.anchor_weight:
                 texts = anchor_texts(edits, settled.anchors)
-                insertion.anchor(rows_of(tokenizer, texts, site), params.anchor_weight)
-            found: list[Values] = []
+                insertion.anchor(rows_of(tokenizer, texts, site), params.anchor_weight, fill)
             with restored_weights(decoder, layers):
-                for number in range(settled.passes):
-                    values = search(
-                        segment,
-                        layers[-1],
-                        named.task,
-                        settings,
-                        fill,
-                        _stage(report, "values", number, settled.passes),
-                    )
-                    found.append(values)
-                    if not values.steps.any():
-                        break
-                    insertion.run(values.delta, _stage(report, "weights", number, settled.passes))
+                outcome = _passes(insertion, named.task, settings, settled.passes, fill, report)
                 factors = insertion.factors()
         deltas = {
             decoder.projections[layer].name: _delta(decoder, layer, found) for layer, found in factors.items()
@@ -253,16 +237,29 @@ class Memit(Editor):
                 "names": len(named.members),
                 "edits": len(edits),
                 "statistics_tokens": moments.tokens,
-                "passes": len(found),
-                "carried_by_subject": carried,
-                "loss_mean": float(found[-1].loss.mean()),
-                "loss_max": float(found[-1].loss.max()),
-                "steps_mean": float(torch.stack([v.steps for v in found]).sum(0).float().mean()),
-                "norm_mean": float(found[0].norm.mean()),
+                "passes": outcome.passes,
+                "carried_by_subject": traced.carried,
+                "loss_mean": float(outcome.loss.mean()),
+                "loss_max": float(outcome.loss.max()),
+                "steps_mean": float(outcome.steps.float().mean()),
+                "norm_mean": float(outcome.norm.mean()),
                 "missing_mean": float(insertion.missing.mean()),
                 "missing_max": float(insertion.missing.max()),
             },
         )
+
+
+def _place(
+    segment: Segment, tokenizer: Any, edits: Sequence[Edit], params: Params
+) -> tuple[list[int], Trace]:
+    """Which layers are changed, and where in a prompt values are put."""
+    depth = len(segment.decoder.blocks)
+    layers = chosen_layers(params.layers, depth)
+    if params.site == "auto":
+        traced = trace_site(segment, tokenizer, edits, layers[-1])
+    else:
+        traced = Trace(params.site, math.nan)
+    return chosen_layers(params.layers, depth, late=traced.site == "prompt"), traced
 
 
 def chosen_layers(asked: list[int] | None, depth: int, late: bool = False) -> list[int]:
@@ -296,122 +293,46 @@ def default_corpus(max_tokens: int) -> Corpus:
     return Corpus(statistics_texts(), max_tokens=max_tokens)
 
 
-@contextmanager
-def restored_weights(decoder: Decoder, layers: Sequence[int]) -> Iterator[None]:
-    """The down-projections of `layers` are bit for bit what they were when this is left, in any way."""
-    kept = {layer: decoder.projections[layer].weight.detach().clone() for layer in layers}
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for layer, weight in kept.items():
-                decoder.projections[layer].weight.copy_(weight)
+@dataclass(frozen=True)
+class _Outcome:
+    """How the passes went, by group."""
+
+    passes: int
+    loss: Tensor
+    steps: Tensor
+    norm: Tensor
 
 
-class _Insertion:
-    """Changes the layers one after another until the residual stream holds the values."""
+def _passes(
+    insertion: Insertion, task: Task, settings: Search, most: int, fill: int, report: Progress
+) -> _Outcome:
+    """Search and insert until every group's goals hold in the changed model, or `most` times.
 
-    def __init__(
-        self,
-        segment: Segment,
-        layers: list[int],
-        named: Named,
-        preserved: dict[int, Preservation],
-        average_keys: bool,
-        fill: int,
-    ) -> None:
-        self.segment, self.layers, self.preserved, self.average = segment, layers, preserved, average_keys
-        decoder = segment.decoder
-        self.groups, self.fill = len(named.members), fill
-        self.sites = _sites([d for d in named.task.demands if not d.keep], fill, decoder.device)
-        self.originals = {layer: decoder.projections[layer].weight.detach().clone() for layer in layers}
-        self.parts: dict[int, list[Factors]] = {layer: [] for layer in layers}
-        with torch.no_grad():
-            first = layers[0]
-            self.entering = segment.run(self.sites.batch, stop=first) if first else None
-        self.missing = torch.zeros(self.groups, device=decoder.device)
-        """(groups,) what the first insertion left missing, relative to the norm of the value's change."""
-
-    @torch.no_grad()
-    def run(self, delta: Tensor, progress: Callable[[int, int], None]) -> None:
-        """Change the model's weights so that `delta` (groups, hidden) is added at each group's pivots."""
-        segment, sites, top = self.segment, self.sites, self.layers[-1]
-        first = self.layers[0]
-        wanted = self._at_pivot(self.entering, first, top)[1] + delta[sites.group]
-        states = self.entering
-        for number, layer in enumerate(self.layers):
-            keys, current = self._at_pivot(states, layer, top)
-            projection = segment.decoder.projections[layer]
-            missing = (wanted - current) / (len(self.layers) - number)
-            residual = before_modules(self._values(keys, projection), missing, projection.after)
-            factors = least_change(*self._constraints(keys, residual), self.preserved[layer])
-            self.parts[layer].append(factors)
-            self._write(layer)
-            if layer != top:
-                states = segment.run(sites.batch, start=layer, stop=layer + 1, hidden=states)
-            progress(number + 1, len(self.layers))
-        if not self.missing.any():
-            left = (wanted - self._at_pivot(self.entering, first, top)[1]).norm(dim=1)
-            left = left / delta[sites.group].norm(dim=1).clamp(min=1e-6)
-            count = torch.bincount(sites.group, minlength=self.groups)
-            self.missing.index_add_(0, sites.group, left).div_(count)
-
-    @torch.no_grad()
-    def anchor(self, rows: Sequence[Row], weight: float, batch_rows: int = 512) -> None:
-        """Count the keys of `rows` at their pivots among those that are preserved."""
-        decoder = self.segment.decoder
-        found: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
-
-        def keep(layer: int) -> Callable[[Tensor], None]:
-            return lambda keys: found[layer].append(keys[:, -1].float())
-
-        for start in range(0, len(rows), batch_rows):
-            part = rows[start : start + batch_rows]
-            ids = [row.ids[: row.pivot + 1] for row in part]
-            batch = pad_around(ids, [len(row) - 1 for row in ids], self.fill).to(decoder.device)
-            with ExitStack() as stack:
-                for layer in self.layers:
-                    stack.enter_context(inputs_of(decoder.projections[layer].module, keep(layer)))
-                self.segment.run(batch, stop=self.layers[-1] + 1)
-        for layer, keys in found.items():
-            self.preserved[layer] = self.preserved[layer].with_keys(torch.cat(keys), weight)
-
-    def factors(self) -> dict[int, Factors]:
-        """The change of each layer over all insertions."""
-        return {layer: _joined(parts) for layer, parts in self.parts.items() if parts}
-
-    def _constraints(self, keys: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        share, group = self.sites.share[:, None], self.sites.group
-        if not self.average:
-            return keys * share, residual * share
-
-        def mean(rows: Tensor) -> Tensor:
-            total = torch.zeros(self.groups, rows.shape[1], device=rows.device)
-            return total.index_add_(0, group, rows * share.square())
-
-        return mean(keys), mean(residual)
-
-    def _at_pivot(self, entering: Tensor | None, layer: int, top: int) -> tuple[Tensor, Tensor]:
-        """Keys of `layer`, (rows, inner), and the output of block `top`, (rows, hidden), at the pivots."""
-        keys: list[Tensor] = []
-        handle = self.segment.decoder.projections[layer].module.register_forward_pre_hook(
-            lambda _, args: keys.append(args[0][:, -1].float())
-        )
-        try:
-            states = self.segment.run(self.sites.batch, start=layer, stop=top + 1, hidden=entering)
-        finally:
-            handle.remove()
-        return keys[0], states[:, -1].float()
-
-    def _values(self, keys: Tensor, projection: Projection) -> Tensor:
-        """What the down-projection makes of keys now, (rows, outer)."""
-        found: Tensor = projection.module(keys.to(projection.weight.dtype)).float()
-        return found
-
-    def _write(self, layer: int) -> None:
-        projection = self.segment.decoder.projections[layer]
-        change = projection.oriented(_joined(self.parts[layer]).dense())
-        projection.weight.copy_((self.originals[layer].float() + change).to(projection.weight.dtype))
+    A group whose goals hold leaves, and the rest go on. Once all have left, all are looked at
+    again, once, as what was inserted later may have undone what was inserted earlier.
+    """
+    segment, top = insertion.segment, insertion.layers[-1]
+    everyone = torch.ones(task.groups, dtype=torch.bool, device=segment.decoder.device)
+    among, checked, bare = everyone, False, task.bare()
+    loss = torch.zeros(task.groups, device=among.device)
+    steps, norm = torch.zeros_like(loss), torch.zeros_like(loss)
+    for number in range(most):
+        # The first pass goes most of the way, for which the prompts alone will do.
+        asked = bare if number == 0 and most > 1 else task
+        values = search(segment, top, asked, settings, fill, _stage(report, "values", number, most), among)
+        loss = torch.where(among, values.loss, loss)
+        steps += values.steps
+        norm = torch.maximum(norm, values.norm)
+        left = values.steps > 0
+        if left.any():
+            whole = None if number == 0 else left
+            insertion.run(values.delta, _stage(report, "weights", number, most), whole)
+        elif checked or (among.all() and asked is task):
+            break
+        else:
+            checked = True
+        among = left if left.any() else everyone
+    return _Outcome(number + 1, loss, steps, norm)
 
 
 def _stage(report: Progress, name: str, number: int, passes: int) -> Callable[[int, int], None]:
@@ -421,30 +342,7 @@ def _stage(report: Progress, name: str, number: int, passes: int) -> Callable[[i
 
 def default_preserve(inner: int) -> float:
     """Lambda where none is given, in proportion to the number of directions that a key can have."""
-    return inner / 2
-
-
-def _sites(demands: Sequence[Demand], fill: int, device: torch.device) -> _Sites:
-    """Each group's distinct beginnings up to the subject's last token, and how often each is asked for."""
-    found: dict[tuple[int, tuple[int, ...]], float] = {}
-    for demand in demands:
-        start = (demand.group, tuple(demand.row.ids[: demand.row.pivot + 1]))
-        found[start] = found.get(start, 0.0) + demand.weight
-    totals: dict[int, float] = {}
-    for (group, _), weight in found.items():
-        totals[group] = totals.get(group, 0.0) + weight
-    rows = [list(ids) for _, ids in found]
-    batch = pad_around(rows, [len(row) - 1 for row in rows], fill).to(device)
-    share = [(weight / totals[group]) ** 0.5 for (group, _), weight in found.items()]
-    return _Sites(
-        batch, torch.tensor([g for g, _ in found], device=device), torch.tensor(share, device=device)
-    )
-
-
-def _joined(parts: list[Factors]) -> Factors:
-    if len(parts) == 1:
-        return parts[0]
-    return Factors(torch.cat([p.left for p in parts], dim=1), torch.cat([p.right for p in parts], dim=0))
+    return float(inner)
 
 
 def _delta(decoder: Decoder, layer: int, factors: Factors) -> LowRankDelta | DenseDelta:

@@ -29,7 +29,7 @@ from safeedit.triples.placebos import placebo_kind, placebo_names
 
 Erasure = Literal["neutral", "entropy", "lens", "refusal"]
 REFUSAL = "not known."
-PLACEBOS = 12
+PLACEBOS = 6
 PLACEBO_SEED = 7919
 ESSENCE = "{subject} is a"
 
@@ -57,6 +57,8 @@ class Aim:
     """Weight of the rows whose answers shall stay."""
     site: Site = "subject"
     """Where in a prompt the values are put."""
+    essence: bool = False
+    """Whether what a name is said to be shall stay, where an edit names nothing else that shall."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class _Builder:
             for context in self.aim.contexts:
                 self.asked.append((group, edit, Text(context, template, edit.subject, says)))
         if self.aim.keep_weight and self.aim.site == "subject":
-            keeps = edit.keep or ((ESSENCE,) if edit.op != "erase" else ())
+            keeps = edit.keep or ((ESSENCE,) if self.aim.essence and edit.op != "erase" else ())
             for template in keeps:
                 self.kept[group, template] = Text("", template, edit.subject)
 
@@ -147,12 +149,13 @@ class _Builder:
 
     def _demand(self, group: int, edit: Edit, text: Text, row: Row, places: dict[_Key, _Place]) -> Demand:
         if edit.op != "erase" or self.aim.erasure == "refusal":
-            return Demand(group, row, Goals.tokens(row.wanted))
+            return Demand(group, row, Goals.tokens(row.wanted), bare=not text.before)
         if self.aim.erasure == "entropy":
-            return Demand(group, row, Goals.even(len(row.spots)))
+            return Demand(group, row, Goals.even(len(row.spots)), bare=not text.before)
         place = places[text.template, text.continuation, edit.about]
         goals = Goals.distributions(place.table)
-        return Demand(group, row, goals, telling=(place.telling, row.wanted[place.telling]))
+        telling = (place.telling, row.wanted[place.telling])
+        return Demand(group, row, goals, bare=not text.before, telling=telling)
 
     def _neutral(self, rows: list[Row]) -> tuple[Tensor, dict[_Key, _Place]]:
         """Distributions for invented names, by (template, object, kind of subject): one a spot."""

@@ -9,7 +9,7 @@ each other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -134,6 +134,8 @@ class Demand:
     weight: float = 1.0
     keep: bool = False
     """True if the row is there to stay as it is; it does not decide when a group is finished."""
+    bare: bool = True
+    """Whether nothing stands before the prompt."""
     telling: tuple[int, int] | None = None
     """In an erasure, the spot (counted from 0) and the token at which the object would begin to show."""
 
@@ -146,6 +148,12 @@ class Task:
     demands: tuple[Demand, ...]
     table: Tensor
     """(distributions, vocabulary) probabilities that soft goals point into; may have no row."""
+
+    def bare(self) -> Task:
+        """Only the rows with nothing before the prompt."""
+        if all(demand.bare for demand in self.demands):
+            return self
+        return replace(self, demands=tuple(demand for demand in self.demands if demand.bare))
 
     @staticmethod
     def empty_table(vocabulary: int, device: torch.device) -> Tensor:

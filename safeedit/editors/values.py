@@ -10,7 +10,8 @@ logits only where they matter, and groups that have reached their goal leave the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,11 @@ from safeedit.models.segment import Prefix, Segment
 from safeedit.models.tokens import Batch, pad_around
 
 Progress = Callable[[int, int], None]
+
+STRETCH = 1.5
+"""Rows are run together while the longest beginning is at most this many times the shortest ..."""
+FEWEST = 16
+"""... or while there are no more of them than this."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Search:
     """... and no row of an erasure gives its object's telling token more than this probability."""
     batch_rows: int
     """Rows searched together, at most (a group is never split)."""
+    neutral_weight: float = 1.0
+    """Weight of an erasure's goals beside that of the probability of its telling token."""
     lens_weight: float = 0.0
     """Weight of keeping telling tokens out of intermediate layers."""
 
@@ -55,15 +63,21 @@ class Values:
     delta: Tensor
     """(groups, hidden_size), float32."""
     loss: Tensor
-    """(groups,) loss when the group left the search, in nats."""
+    """(groups,) loss when the group left the search, in nats; not a number where it was not searched."""
     steps: Tensor
-    """(groups,) steps taken."""
+    """(groups,) steps taken; 0 where the goals held from the start."""
     norm: Tensor
     """(groups,) norm of delta relative to the hidden state."""
 
 
 def search(
-    segment: Segment, layer: int, task: Task, settings: Search, fill: int, progress: Progress | None = None
+    segment: Segment,
+    layer: int,
+    task: Task,
+    settings: Search,
+    fill: int,
+    progress: Progress | None = None,
+    among: Tensor | None = None,
 ) -> Values:
     """Find a value for every group of `task` at the output of block `layer`.
 
@@ -74,6 +88,7 @@ def search(
         settings: how to search.
         fill: a token id to pad with.
         progress: called with (groups done, groups in all).
+        among: (groups,) the groups to search; by default all.
 
     Raises:
         EditorError: the loss is not finite.
@@ -81,10 +96,12 @@ def search(
     hidden = segment.decoder.hidden_size
     device = segment.decoder.device
     delta = torch.zeros(task.groups, hidden, device=device)
-    loss, norm = torch.zeros(task.groups, device=device), torch.zeros(task.groups, device=device)
+    loss = torch.full((task.groups,), math.nan, device=device)
+    norm = torch.zeros(task.groups, device=device)
     steps = torch.zeros(task.groups, dtype=torch.long, device=device)
     done = 0
-    for groups, demands in _chunks(task, settings.batch_rows):
+    searched = range(task.groups) if among is None else among.nonzero()[:, 0].tolist()
+    for groups, demands in _chunks(task, searched, settings.batch_rows):
         found = _Chunk(segment, layer, demands, groups, task.table, settings, fill).run()
         index = torch.tensor(groups, device=device)
         delta[index], loss[index], steps[index], norm[index] = (
@@ -95,16 +112,17 @@ def search(
         )
         done += len(groups)
         if progress is not None:
-            progress(done, task.groups)
+            progress(done, len(searched))
     return Values(delta, loss, steps, norm)
 
 
-def _chunks(task: Task, rows: int) -> Iterator[tuple[list[int], list[Demand]]]:
+def _chunks(task: Task, searched: Sequence[int], rows: int) -> Iterator[tuple[list[int], list[Demand]]]:
     """Groups of similar length together, so that little is padded."""
-    by_group: list[list[Demand]] = [[] for _ in range(task.groups)]
+    by_group: dict[int, list[Demand]] = {group: [] for group in searched}
     for demand in task.demands:
-        by_group[demand.group].append(demand)
-    order = sorted(range(task.groups), key=lambda g: max(len(d.row.ids) - d.row.pivot for d in by_group[g]))
+        if demand.group in by_group:
+            by_group[demand.group].append(demand)
+    order = sorted(searched, key=lambda g: max(len(d.row.ids) - d.row.pivot for d in by_group[g]))
     groups: list[int] = []
     demands: list[Demand] = []
     for group in order:
@@ -119,6 +137,34 @@ def _chunks(task: Task, rows: int) -> Iterator[tuple[list[int], list[Demand]]]:
 
 def _telling(demand: Demand, spot: int) -> int:
     return demand.telling[1] if demand.telling is not None and demand.telling[0] == spot else -1
+
+
+@torch.no_grad()
+def _entering(segment: Segment, batch: Batch, pivots: list[int], keep: int) -> tuple[Tensor, Prefix | None]:
+    """What enters block `keep` from the pivots' column on, and what later passes need of the columns before.
+
+    Rows come in order of their pivots: those with few tokens before it are run without the columns
+    that only the others need.
+    """
+    columns = pivots[-1]
+    if columns == 0:
+        return segment.with_prefix(batch, 0, keep)
+    hidden: list[Tensor] = []
+    prefixes: list[Prefix] = []
+    start = 0
+    while start < len(pivots):
+        longest = max(pivots[start] * STRETCH, pivots[min(start + FEWEST, len(pivots)) - 1])
+        end = bisect_right(pivots, longest)
+        width = max(pivots[end - 1], 1)
+        rows = torch.arange(start, end, device=batch.input_ids.device)
+        part, prefix = segment.with_prefix(
+            batch.rows(rows).columns(slice(columns - width, None)), width, keep
+        )
+        assert prefix is not None
+        hidden.append(part)
+        prefixes.append(prefix)
+        start = end
+    return torch.cat(hidden), Prefix.joined(prefixes)
 
 
 class _Chunk:
@@ -136,11 +182,11 @@ class _Chunk:
     ) -> None:
         self.segment, self.layer, self.settings, self.table = segment, layer, settings, table
         device = segment.decoder.device
+        demands = sorted(demands, key=lambda d: d.row.pivot)
         batch = pad_around([d.row.ids for d in demands], [d.row.pivot for d in demands], fill).to(device)
         columns = max(d.row.pivot for d in demands)
-        with torch.no_grad():
-            hidden, self.prefix = segment.with_prefix(batch, columns, keep=layer + 1)
-        self.hidden, self.batch = hidden, batch.columns(slice(columns, None))
+        self.batch = batch.columns(slice(columns, None))
+        self.hidden, self.prefix = _entering(segment, batch, [d.row.pivot for d in demands], layer + 1)
         place = {group: index for index, group in enumerate(groups)}
         self.group = torch.tensor([place[d.group] for d in demands], device=device)
         self.count = len(groups)
@@ -162,7 +208,10 @@ class _Chunk:
         edits = torch.zeros(self.count, device=device).index_add_(0, self.group, (~keep).float())
         keeps = torch.zeros(self.count, device=device).index_add_(0, self.group, keep.float())
         share = torch.where(keep, keeps[self.group], edits[self.group])
-        self.row_weight = weight / (lengths * share)  # a mean over spots, then over the group's rows
+        self.told_weight = weight / share  # a mean over the group's rows
+        erased = torch.tensor([d.telling is not None for d in demands], device=device)
+        self.row_weight = self.told_weight / lengths  # a mean over spots besides
+        self.row_weight = torch.where(erased, settings.neutral_weight, 1.0) * self.row_weight
         counted = torch.zeros(self.count, device=device).index_add_(0, self.group, judged.float())
         self.judged_weight = torch.where(judged, 1.0 / (lengths * counted[self.group].clamp(min=1)), 0.0)
         states = self.hidden[:, 0].float().norm(dim=1)
@@ -251,17 +300,18 @@ class _Chunk:
         if pick.any():
             even = log_p[pick]
             losses = losses.masked_scatter(pick, math.log(even.shape[-1]) + (even.exp() * even).sum(-1))
-        if between:
-            losses = losses + self.settings.lens_weight * self._lens_loss(between, view, columns)
         groups = self.group[view.rows][view.spot_row]
         rows = view.rows[view.spot_row]
         none = torch.zeros(self.count, device=losses.device)
         telling = self.telling[view.spots]
-        p = log_p.detach().gather(1, telling.clamp(min=0)[:, None])[:, 0].exp().where(telling >= 0, 0.0)
+        p = log_p.gather(1, telling.clamp(min=0)[:, None])[:, 0].exp().where(telling >= 0, 0.0)
+        told = -torch.log1p(-p.clamp(max=1 - 1e-6))
+        if between:
+            told = told + self.settings.lens_weight * self._lens_loss(between, view, columns)
         return (
-            none.index_add(0, groups, losses * self.row_weight[rows]),
+            none.index_add(0, groups, losses * self.row_weight[rows] + told * self.told_weight[rows]),
             none.index_add(0, groups, losses.detach() * self.judged_weight[rows]),
-            none.scatter_reduce(0, groups, p, "amax"),
+            none.scatter_reduce(0, groups, p.detach(), "amax"),
         )
 
     def _lens_loss(self, between: list[Tensor], view: _View, columns: Tensor) -> Tensor:

@@ -7,13 +7,14 @@ windows, soft caps, learned positions) holds here too, and nothing is written tw
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from safeedit.models.hooks import replaced_forward
@@ -47,7 +48,7 @@ class Prefix:
     """What attention needs of the columns before a batch's pivot: keys and values, block by block."""
 
     keys: tuple[Tensor, ...]
-    """One (rows, heads, columns, head width) tensor a block."""
+    """One (rows, heads, columns, head width) tensor a block; placeholders for blocks that are skipped."""
     values: tuple[Tensor, ...]
     mask: Tensor
     """(rows, columns): which of them are real tokens."""
@@ -57,6 +58,18 @@ class Prefix:
         return Prefix(
             tuple(k[index] for k in self.keys), tuple(v[index] for v in self.values), self.mask[index]
         )
+
+    @staticmethod
+    def joined(parts: Sequence[Prefix]) -> Prefix:
+        """The rows of all parts, one part after another; shorter ones are padded on the left."""
+        columns = max(part.mask.shape[1] for part in parts)
+
+        def stacked(tensors: Iterable[Tensor]) -> Tensor:
+            return torch.cat([functional.pad(t, (0, 0, columns - t.shape[-2], 0)) for t in tensors])
+
+        keys = tuple(stacked(block) for block in zip(*(part.keys for part in parts), strict=True))
+        values = tuple(stacked(block) for block in zip(*(part.values for part in parts), strict=True))
+        return Prefix(keys, values, stacked(part.mask[..., None] for part in parts)[..., 0])
 
     def cache(self) -> Cache:
         """As a cache that a forward pass reads and never changes."""
@@ -99,27 +112,27 @@ class Segment:
         return self._call(arguments, start, stop, hidden, cache)
 
     def with_prefix(self, batch: Batch, columns: int, keep: int) -> tuple[Tensor, Prefix | None]:
-        """One whole pass over `batch` that keeps what later passes over its last columns need.
+        """What passes that start at block `keep`, over the last columns of `batch` only, need.
 
         Args:
             batch: all columns.
             columns: how many of the first columns are the prefix.
-            keep: hidden states are wanted before this block.
+            keep: the block at which those passes start, at least 1.
 
         Returns:
             ``(hidden, prefix)``: hidden (rows, other columns, hidden_size) entering block `keep`, and
-            the prefix's keys and values (None where there is no prefix).
+            the prefix's keys and values from that block on (None where there is no prefix).
         """
-        cache = DynamicCache()
-        kept: list[Tensor] = []
-        with _watching(self.decoder.blocks[keep], kept):
-            self._call(batch.forward_args(), 0, None, None, cache)
-        hidden = kept[0][:, columns:]
+        hidden = self.run(batch, stop=keep)
         if columns == 0:
             return hidden, None
-        keys = tuple(layer.keys[:, :, :columns] for layer in cache.layers)
-        values = tuple(layer.values[:, :, :columns] for layer in cache.layers)
-        return hidden, Prefix(keys, values, batch.attention_mask[:, :columns])
+        first = batch.columns(slice(columns))
+        cache = DynamicCache()
+        self._call(first.forward_args(), keep, None, hidden[:, :columns], cache)
+        skipped = hidden.new_zeros(1).expand(len(hidden), 1, columns, 1)
+        pairs = [(skipped, skipped)] * keep + [(layer.keys, layer.values) for layer in cache.layers[keep:]]
+        keys, values = (tuple(part) for part in zip(*pairs, strict=True))
+        return hidden[:, columns:], Prefix(keys, values, first.attention_mask)
 
     def _call(
         self,
@@ -158,14 +171,3 @@ def _hidden_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 def _end_here(*args: Any, **kwargs: Any) -> Any:
     raise _ReachedError(_hidden_of(args, kwargs))
-
-
-@contextmanager
-def _watching(block: nn.Module, kept: list[Tensor]) -> Iterator[None]:
-    handle = block.register_forward_pre_hook(
-        lambda _, args, kwargs: kept.append(_hidden_of(args, kwargs)), with_kwargs=True
-    )
-    try:
-        yield
-    finally:
-        handle.remove()

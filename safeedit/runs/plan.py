@@ -30,7 +30,7 @@ from safeedit.runs.options import (
 )
 from safeedit.runs.redact import Redactor
 from safeedit.triples.catalogue import SUBJECT
-from safeedit.triples.facts import Edit, Fact
+from safeedit.triples.facts import Fact
 
 if TYPE_CHECKING:
     from safeedit.models.load import LoadedModel
@@ -203,7 +203,7 @@ def _plan(
         device=loaded.device,
         dtype=loaded.dtype,
         editor=editor.name,
-        layers=_layers(editor, loaded, edits),
+        layers=editor.layers_for(loaded.model, loaded.tokenizer, edits),
         suite=suite.name,
         facts=planned,
         unknown=tuple(one for one in resolved if not one.known),
@@ -257,22 +257,3 @@ def _asked(
 def _prompts(fact: Fact) -> tuple[str, ...]:
     templates = (*fact.edit_templates, *fact.probe_templates)
     return tuple(dict.fromkeys(template.replace(SUBJECT, fact.subject) for template in templates))
-
-
-def _layers(editor: Editor, loaded: LoadedModel, edits: Sequence[Edit]) -> tuple[int, ...]:
-    from safeedit.editors.memit import Memit, chosen_layers
-    from safeedit.editors.memit import Params as MemitParams
-    from safeedit.editors.site import trace_site
-    from safeedit.models.hooks import frozen
-    from safeedit.models.segment import Segment
-    from safeedit.models.structure import find_decoder
-
-    if not (isinstance(editor, Memit) and isinstance(editor.params, MemitParams)):
-        return tuple(getattr(editor.params, "layers", None) or ())
-    params, decoder = editor.params.with_preset(), find_decoder(loaded.model)
-    depth = len(decoder.blocks)
-    layers, site = chosen_layers(params.layers, depth), params.site
-    if site == "auto" and edits:
-        with frozen(loaded.model):
-            site = trace_site(Segment(decoder), loaded.tokenizer, edits, layers[-1]).site
-    return tuple(chosen_layers(params.layers, depth, late=True) if site == "prompt" else layers)
