@@ -8,10 +8,11 @@ nobody else's data is needed: quite other names, and names of which one part is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from safeedit.editors.rows import Text
 from safeedit.triples.facts import Edit
-from safeedit.triples.placebos import placebo_kind, placebo_names
+from safeedit.triples.placebos import lookalikes
 
 SEED = 611
 
@@ -25,19 +26,7 @@ def anchor_texts(edits: Sequence[Edit], each: int) -> list[Text]:
     found: dict[tuple[str, str], Text] = {}
     for edit in edits:
         for template in edit.templates:
-            for name in _others(edit, each):
+            for name in chain.from_iterable(lookalikes(edit.subject, edit.about, each, SEED)):
                 if name not in names:
                     found.setdefault((template, name), Text("", template, name))
     return list(found.values())
-
-
-def _others(edit: Edit, each: int) -> list[str]:
-    invented = placebo_names(placebo_kind(edit.about), 2 * each, SEED)
-    words = edit.subject.split()
-    others = list(invented[:each])
-    if len(words) > 1:
-        for stranger in invented[each:]:
-            parts = stranger.split()
-            others.append(" ".join([*words[:-1], parts[-1]]))
-            others.append(" ".join([parts[0], *words[1:]]))
-    return others

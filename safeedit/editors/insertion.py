@@ -83,7 +83,9 @@ class Insertion:
         average_keys: bool = False,
     ) -> None:
         self.segment, self.layers, self.beginnings = segment, list(layers), beginnings
-        self.preserved, self.average = dict(preserved), average_keys
+        self.corpus_keys, self.preserved, self.average = dict(preserved), dict(preserved), average_keys
+        self.anchors: dict[int, Tensor] = {}
+        """By layer (inner, inner): the anchors' second moment, with its weight."""
         projections = segment.decoder.projections
         self.originals = {layer: projections[layer].weight.detach().clone() for layer in layers}
         self.parts: dict[int, list[Factors]] = {layer: [] for layer in layers}
@@ -130,7 +132,7 @@ class Insertion:
 
     @torch.no_grad()
     def anchor(self, rows: Sequence[Row], weight: float, fill: int, batch_rows: int = 512) -> None:
-        """Count the keys of `rows` at their pivots among those that are preserved."""
+        """Count the keys of `rows` at their pivots among those that are preserved: `weight` keys each."""
         decoder = self.segment.decoder
         found: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
 
@@ -145,8 +147,15 @@ class Insertion:
                 for layer in self.layers:
                     stack.enter_context(inputs_of(decoder.projections[layer].module, keep(layer)))
                 self.segment.run(batch, stop=self.layers[-1] + 1)
-        for layer, keys in found.items():
-            self.preserved[layer] = self.preserved[layer].with_keys(torch.cat(keys), weight)
+        for layer, parts in found.items():
+            keys = torch.cat(parts)
+            self.anchors[layer] = weight * keys.T @ keys
+        self.hold_anchors(1.0)
+
+    def hold_anchors(self, part: float) -> None:
+        """From now on anchors count for `part` of their weight."""
+        for layer, moment in self.anchors.items():
+            self.preserved[layer] = self.corpus_keys[layer].plus(part * moment)
 
     def factors(self) -> dict[int, Factors]:
         """The change of each layer over all insertions."""

@@ -14,7 +14,6 @@ Deviations from the published method, all of them settings:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,6 +57,9 @@ _PAPER: dict[str, Any] = {
     "site": "subject",
 }
 
+FIRM = 7
+"""Insertions for which anchors count in full; with every later one they count half as much."""
+
 PUBLISHED: dict[str, dict[str, Any]] = {
     "gpt2-xl": {"layers": [13, 14, 15, 16, 17], "clamp": 0.75, "decay": 0.5, "preserve": 20_000.0, **_PAPER},
     "gpt-j-6b": {"layers": [3, 4, 5, 6, 7, 8], "clamp": 0.75, "decay": 0.5, "preserve": 15_000.0, **_PAPER},
@@ -79,7 +81,7 @@ class Settled:
 
 _AT_SITE: dict[Site, Settled] = {
     "subject": Settled(passes=8, anchors=0),
-    "prompt": Settled(passes=15, anchors=4),
+    "prompt": Settled(passes=15, anchors=8),
 }
 
 
@@ -102,7 +104,7 @@ class Params(BaseParams):
     """Largest change of the hidden state at a name's last token, relative to its norm."""
     decay: float = Field(default=0.05, ge=0)
     """Weight of the squared relative size of that change."""
-    stop: float = Field(default=0.15, ge=0)
+    stop: float = Field(default=0.08, ge=0)
     """Mean loss, in nats, at which an insertion or modification is finished."""
     leak: float = Field(default=0.05, ge=0, lt=1)
     """Probability of the object, wherever it is asked for, at which an erasure is finished."""
@@ -238,14 +240,14 @@ class Memit(Editor):
                 "edits": len(edits),
                 "statistics_tokens": moments.tokens,
                 "passes": outcome.passes,
-                "carried_by_subject": traced.carried,
                 "loss_mean": float(outcome.loss.mean()),
                 "loss_max": float(outcome.loss.max()),
                 "steps_mean": float(outcome.steps.float().mean()),
                 "norm_mean": float(outcome.norm.mean()),
                 "missing_mean": float(insertion.missing.mean()),
                 "missing_max": float(insertion.missing.max()),
-            },
+            }
+            | ({} if traced.carried is None else {"carried_by_subject": traced.carried}),
         )
 
 
@@ -258,7 +260,7 @@ def _place(
     if params.site == "auto":
         traced = trace_site(segment, tokenizer, edits, layers[-1])
     else:
-        traced = Trace(params.site, math.nan)
+        traced = Trace(params.site, None)
     return chosen_layers(params.layers, depth, late=traced.site == "prompt"), traced
 
 
@@ -309,7 +311,8 @@ def _passes(
     """Search and insert until every group's goals hold in the changed model, or `most` times.
 
     A group whose goals hold leaves, and the rest go on. Once all have left, all are looked at
-    again, once, as what was inserted later may have undone what was inserted earlier.
+    again, once, as what was inserted later may have undone what was inserted earlier. What anchors
+    keep from going through gets through in time: they give way, more with every pass.
     """
     segment, top = insertion.segment, insertion.layers[-1]
     everyone = torch.ones(task.groups, dtype=torch.bool, device=segment.decoder.device)
@@ -325,6 +328,8 @@ def _passes(
         norm = torch.maximum(norm, values.norm)
         left = values.steps > 0
         if left.any():
+            if number > FIRM:
+                insertion.hold_anchors(0.5 ** (number - FIRM))
             whole = None if number == 0 else left
             insertion.run(values.delta, _stage(report, "weights", number, most), whole)
         elif checked or (among.all() and asked is task):

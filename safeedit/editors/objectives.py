@@ -2,8 +2,8 @@
 
 Erasure is not a new answer. Its objectives here:
 
-- ``neutral``: at each token of the object, the distribution that the model gives for invented names
-  in the same sentence, without the object. The subject becomes somebody unknown.
+- ``neutral``: the object's probability goes, and at each of its tokens the model comes near to what it
+  says of invented names in the same sentence. The subject becomes somebody unknown.
 - ``entropy``: as even a distribution as possible at each token of the object.
 - ``lens``: ``neutral``, and no block above the edit may hold the object either, seen through the
   logit lens (the head projection defence of Patil, Hase and Bansal, arXiv 2309.17410).

@@ -42,8 +42,9 @@ class Trace:
     """What the trace saw."""
 
     site: Site
-    carried: float
-    """Share of the objects' probability that the state at the subject's last token brings, 0 to 1."""
+    carried: float | None
+    """Share of the objects' probability that the state at the subject's last token brings, 0 to 1; None
+    where nothing was traced."""
 
 
 @torch.no_grad()
@@ -60,7 +61,7 @@ def trace_site(segment: Segment, tokenizer: Any, edits: Sequence[Edit], layer: i
     facts = {(edit.relation, edit.old, edit.templates): edit for edit in reversed(edits)}
     known = [edit for edit in reversed(facts.values()) if edit.old and edit.templates]
     if not known or sum(len(edit.templates) for edit in known) < PHRASINGS * len(known):
-        return Trace("subject", 1.0)
+        return Trace("subject", None)
     asked = [(edit, template) for edit in known for template in edit.templates]
     asked = asked[:: -(-len(asked) // MOST)]
     own = [Text("", template, edit.subject, edit.old or "") for edit, template in asked]

@@ -68,9 +68,9 @@ class Preservation:
             raise EditorError("the key statistics are not positive definite; collect them over more text")
         return Preservation(moment, factor)
 
-    def with_keys(self, keys: Tensor, weight: float) -> Preservation:
-        """Preserve the given keys, (n, inner), as well, each counting `weight` times."""
-        return Preservation.of(self.moment + weight * keys.T @ keys, 1.0, 0.0)
+    def plus(self, moment: Tensor) -> Preservation:
+        """Preserve other keys as well, whose summed second moment, (inner, inner), this is."""
+        return Preservation.of(self.moment + moment, 1.0, 0.0)
 
 
 def least_change(keys: Tensor, residuals: Tensor, preserve: Preservation) -> Factors:

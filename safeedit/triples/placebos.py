@@ -65,6 +65,30 @@ def placebo_names(about: PlaceboKind, count: int, seed: int) -> tuple[str, ...]:
     raise ValueError(f"only {len(found)} invented names of the kind {about!r} exist; {count} were asked for")
 
 
+def lookalikes(subject: str, about: str, each: int, seed: int) -> tuple[tuple[str, ...], ...]:
+    """Invented names that stand near a subject: `each` quite other ones, and as many that share a part.
+
+    Args:
+        subject: the name; one of a single word has only others.
+        about: the kind of subject, as the relation catalogue has it.
+        each: how many of each kind.
+        seed: another seed gives other names.
+
+    Returns:
+        Quite other names; names that share all but the subject's last word; names that share all but
+        its first one. The last two are left out for a name of a single word.
+    """
+    invented = placebo_names(placebo_kind(about), 2 * each, seed)
+    words, strangers = subject.split(), [name.split() for name in invented[each:]]
+    if len(words) < 2:
+        return (invented[:each],)
+    return (
+        invented[:each],
+        tuple(" ".join([*words[:-1], parts[-1]]) for parts in strangers),
+        tuple(" ".join([parts[0], *words[1:]]) for parts in strangers),
+    )
+
+
 def _word(rng: random.Random, ends: tuple[str, ...]) -> str:
     middle = rng.choice(_MIDDLES) if rng.random() < 0.7 else ""
     return rng.choice(_STARTS) + middle + rng.choice(ends)
