@@ -1,7 +1,7 @@
 """Erasure and modification on the reference world: what is forgotten, what survives, how long it takes.
 
     python benchmarks/reference_world.py --erase 1 10 100 --objectives neutral entropy lens refusal
-    python benchmarks/reference_world.py --modify 1 10 100
+    python benchmarks/reference_world.py --erase-facts 10 --modify 1 10 100
 
 Prints rows of a Markdown table. Every recall figure is by greedy text, the whole continuation
 scanned for the object; the share is of prompts, and in brackets of facts with at least one such prompt.
@@ -53,6 +53,16 @@ def erased_facts(world: World, people: int, alias: bool) -> list[Fact]:
         for p in world.people[:people]
         for f in world.facts_of(p.name)
     ]
+
+
+def single_facts(world: World, count: int) -> list[Fact]:
+    """One fact of each of the first `count` people, of all relations in turn."""
+    catalogue, found = builtin_catalogue(), []
+    for number, person in enumerate(world.people[:count]):
+        facts = world.facts_of(person.name)
+        fact = facts[number % len(facts)]
+        found.append(fact_for(person.name, (), fact.relation, fact.object, "erase", catalogue))
+    return found
 
 
 def modified_facts(world: World, count: int) -> list[Fact]:
@@ -216,6 +226,7 @@ def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--erase", type=int, nargs="*", default=[])
+    parser.add_argument("--erase-facts", type=int, nargs="*", default=[])
     parser.add_argument("--modify", type=int, nargs="*", default=[])
     parser.add_argument("--objectives", nargs="*", default=["neutral"])
     parser.add_argument("--controls", type=int, default=400)
@@ -235,6 +246,11 @@ def main() -> None:
         for objective in args.objectives:
             facts = erased_facts(world, people, not args.no_alias)
             label = f"erase {people} people, {len(facts)} facts, {objective}"
+            print(row(label, facts, corpus, args.controls, objective=objective, **params), flush=True)
+    for count in args.erase_facts:
+        for objective in args.objectives:
+            label = f"erase {count} facts of as many people, {objective}"
+            facts = single_facts(world, count)
             print(row(label, facts, corpus, args.controls, objective=objective, **params), flush=True)
     for count in args.modify:
         print(

@@ -93,6 +93,29 @@ def test_groups_that_are_done_stand_still():
     assert not found.delta.any()
 
 
+def test_only_the_groups_asked_for_are_searched():
+    model = tiny("llama")
+    segment = Segment(find_decoder(model))
+    settings = dataclasses.replace(LOOK, steps=3)
+    with frozen(model):
+        whole = search(segment, 1, task(segment), settings, fill=0)
+        found = search(segment, 1, task(segment), settings, fill=0, among=torch.tensor([False, True]))
+    assert not found.delta[0].any()
+    assert found.loss[0].isnan()
+    assert torch.allclose(found.delta[1], whole.delta[1], atol=1e-5)
+
+
+def test_many_beginnings_of_different_lengths_lose_as_in_the_whole_model():
+    model = tiny("qwen3-local")
+    segment = Segment(find_decoder(model))
+    contexts = ("", *(" ".join(["w9"] * n) + ". " for n in (1, 3, 6, 9, 14, 20)))
+    edits = [Edit("insert", f"w{30 + i} w31", "r", PROMPTS, "w40 w41", None) for i in range(8)]
+    with frozen(model):
+        found = search(segment, 1, task(segment, edits, contexts), LOOK, fill=0)
+    for group, edit in enumerate(edits):
+        assert float(found.loss[group]) == pytest.approx(whole_loss(model, edit, contexts), abs=1e-4)
+
+
 def test_losses_that_are_not_finite_end_the_search():
     model = tiny("llama")
     segment = Segment(find_decoder(model))

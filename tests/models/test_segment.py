@@ -5,7 +5,7 @@ import torch
 from families import FAMILIES, tiny
 
 from safeedit.errors import ModelError
-from safeedit.models.segment import Segment
+from safeedit.models.segment import Prefix, Segment
 from safeedit.models.structure import find_decoder
 from safeedit.models.tokens import pad_around
 
@@ -60,6 +60,22 @@ def test_suffix_on_a_kept_prefix_makes_one_pass(decoder):
         final = segment.run(rest, start=2, hidden=hidden, prefix=prefix)
     ours, theirs = decoder.logits(final), full_logits(decoder, batch)[:, columns:]
     assert (real(rest, ours) - real(rest, theirs)).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_prefixes_of_different_lengths_are_joined(decoder):
+    rows, pivots = [ROWS[i] for i in (3, 1, 0, 2)], [0, 1, 2, 4]
+    batch = pad_around(rows, pivots, 0)
+    segment = Segment(decoder)
+    parts = []
+    for some, width in ((slice(0, 2), 1), (slice(2, 4), 4)):
+        part = batch.rows(torch.arange(4)[some]).columns(slice(4 - width, None))
+        parts.append(segment.with_prefix(part, width, keep=2))
+    rest = batch.columns(slice(4, None))
+    hidden, prefix = torch.cat([h for h, _ in parts]), Prefix.joined([p for _, p in parts])
+    final = segment.run(rest, start=2, hidden=hidden, prefix=prefix)
+    theirs = full_logits(decoder, batch)[:, 4:]
+    assert (real(rest, decoder.logits(final)) - real(rest, theirs)).abs().max() < 1e-5
 
 
 @torch.no_grad()

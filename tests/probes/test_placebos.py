@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safeedit.triples.placebos import PlaceboKind, placebo_kind, placebo_names
+from safeedit.triples.placebos import PlaceboKind, lookalikes, placebo_kind, placebo_names
 from safeedit.world.registry import reference_world
 
 
@@ -24,6 +24,15 @@ def test_nobody_of_the_reference_world_is_invented() -> None:
         word for kind in ("person", "place") for n in placebo_names(kind, 300, 1) for word in n.split()
     }
     assert not real & invented
+
+
+def test_lookalikes_share_nothing_or_one_part() -> None:
+    others, ends, starts = lookalikes("Mira van Tolland", "person", 3, seed=2)
+    assert not any({"Mira", "van", "Tolland"} & set(name.split()) for name in others)
+    assert all(name.startswith("Mira van ") and not name.endswith("Tolland") for name in ends)
+    assert all(name.endswith(" van Tolland") and not name.startswith("Mira") for name in starts)
+    assert [len(kind) for kind in (others, ends, starts)] == [3, 3, 3]
+    assert len(lookalikes("Cher", "person", 3, seed=2)) == 1
 
 
 def test_too_many_names_are_refused() -> None:
