@@ -5,6 +5,7 @@
 
 Prints rows of a Markdown table. Every recall figure is by greedy text, the whole continuation
 scanned for the object; the share is of prompts, and in brackets of facts with at least one such prompt.
+The logit-lens rate has in brackets what it is for invented names in the unedited model.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from safeedit.models.tokens import pad, pad_id, tokenise
 from safeedit.policy.compile import fact_for
 from safeedit.triples.catalogue import builtin_catalogue
 from safeedit.triples.facts import Edit, Fact
+from safeedit.triples.placebos import placebo_names
 from safeedit.world.corpus import prose
 from safeedit.world.registry import PERSON_RELATIONS, World, reference_world
 
@@ -189,6 +191,9 @@ def row(label: str, facts: list[Fact], corpus: Corpus, control_count: int, **par
     texts = prose(99)
     before = {name: said(model, tokenizer, rows, begins=True)[0] for name, rows in survivors.items()}
     base_perplexity = perplexity(model, tokenizer, texts)
+    names = placebo_names("person", len(facts), 1)
+    strangers = [replace(fact, subject=name) for fact, name in zip(facts, names, strict=True)]
+    lens_by_chance = lens_rate(model, tokenizer, strangers)
     edits = [edit for fact in facts for edit in fact.edits()]
     start = time.perf_counter()
     editor = Memit(**params)
@@ -213,7 +218,7 @@ def row(label: str, facts: list[Fact], corpus: Corpus, control_count: int, **par
         *(f"{share:.3f}" for share in new),
         *(f"{before[k]:.3f} → {after[k]:.3f}" if after[k] == after[k] else "–" for k in survivors),
         f"×{ratio:.4f}",
-        f"{lens:.2f}",
+        f"{lens:.2f} ({lens_by_chance:.2f})",
         f"{seconds:.1f}",
     ]
     return "| " + " | ".join(cells) + " |"

@@ -1,7 +1,8 @@
-"""MEMIT on real facts in a model that this project did not train (CounterFact, ParaRel).
+"""Editors on real facts in a model that this project did not train (CounterFact, ParaRel).
 
     python benchmarks/yardstick.py FOLDER --op modify --records 1 10 50 100 300
     python benchmarks/yardstick.py FOLDER --op erase --records 50 --objectives neutral entropy lens refusal
+    python benchmarks/yardstick.py FOLDER --editor ft-m --records 50
 
 FOLDER holds the model, the records and their scorer (`score.py`); it is not part of this repository.
 Key statistics are taken over text that the model itself writes (no fact of the records is used),
@@ -22,7 +23,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from safeedit.editors.memit import Memit, chosen_layers
+from safeedit.editors import EDITORS
+from safeedit.editors.memit import chosen_layers
 from safeedit.editors.statistics import Corpus, OwnText, cached_moments, second_moments
 from safeedit.models.structure import find_decoder
 from safeedit.tensors.digest import model_digest
@@ -82,9 +84,10 @@ def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--editor", choices=EDITORS.names(), default="memit")
     parser.add_argument("--op", choices=["modify", "erase"], default="modify")
     parser.add_argument("--records", type=int, nargs="+", default=[50])
-    parser.add_argument("--objectives", nargs="+", default=["neutral"])
+    parser.add_argument("--objectives", nargs="+", default=["neutral"], help="of erasures, by MEMIT")
     parser.add_argument("--statistics-tokens", type=int, default=120_000)
     parser.add_argument("--cache", type=Path, required=True, help="folder for key statistics")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the editor")
@@ -106,7 +109,9 @@ def main() -> None:
         before = score(board, module, model, tokenizer, n)
         for objective in args.objectives if args.op == "erase" else args.objectives[:1]:
             start = time.perf_counter()
-            patch = Memit(**{"objective": objective, **params}).edit(
+            editor = EDITORS.get(args.editor)
+            aims = {"objective": objective} if "objective" in editor.Params.model_fields else {}
+            patch = editor(**{**aims, **params}).edit(
                 model, tokenizer, edits(board.records[:n], args.op), corpus=corpus, cache=args.cache
             )
             seconds = time.perf_counter() - start

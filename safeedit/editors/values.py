@@ -276,6 +276,7 @@ class _Chunk:
         between: list[Tensor] = []
         with ExitStack() as stack:
             if self.settings.lens_weight:
+                between.append(moved)
                 for block in decoder.blocks[layer + 1 : -1]:
                     handle = block.register_forward_hook(lambda _, __, out: between.append(first_tensor(out)))
                     stack.callback(handle.remove)
@@ -315,7 +316,7 @@ class _Chunk:
         )
 
     def _lens_loss(self, between: list[Tensor], view: _View, columns: Tensor) -> Tensor:
-        """(spots,) how much probability intermediate layers give to telling tokens, as -log(1 - p)."""
+        """(spots,) the probability that blocks but the last give to telling tokens, as -log(1 - p)."""
         telling = self.telling[view.spots]
         pick = (telling >= 0).nonzero()[:, 0]
         total = torch.zeros(len(columns), device=columns.device)

@@ -1,0 +1,147 @@
+"""What every registered editor owes its callers, on four decoder shapes."""
+
+import pytest
+import torch
+from families import tiny
+from words import word_tokenizer
+
+from safeedit.deltas import DenseDelta, LowRankDelta
+from safeedit.editors import EDITORS
+from safeedit.editors.statistics import Corpus
+from safeedit.errors import EditorError, ModelError, SafeEditError, UsageError
+from safeedit.patch import Patch
+from safeedit.triples.facts import Edit
+
+SHAPES = ("gpt2", "gpt_neox", "llama", "gemma2")
+CORPUS = Corpus([f"w{i % 60} w{(7 * i) % 60} w{(11 * i) % 60} w{(3 * i) % 60}" for i in range(200)], width=32)
+PROMPTS = ("w5 {subject} w6 w7", "{subject} w8", "w9 {subject} w6")
+EDITS = {
+    "insert": [Edit("insert", f"w{i} w{i + 1}", "r", PROMPTS, f"w{i + 20}", None) for i in (30, 33)],
+    "modify": [Edit("modify", f"w{i} w{i + 1}", "r", PROMPTS, f"w{i + 20}", "w4") for i in (30, 33)],
+    "erase": [Edit("erase", f"w{i} w{i + 1}", "r", PROMPTS, None, f"w{i + 20}") for i in (30, 33)],
+}
+QUICK: dict[str, dict[str, object]] = {
+    "memit": {"passes": 2, "steps": 3, "anchors": 1, "leak": 0.0},
+}
+"""Settings with which an editor is done in a moment; its promises hold for any. Untrained models know
+nothing, so an erasure must not be content with that."""
+
+both = pytest.mark.parametrize(
+    ("name", "op"), [(n, op) for n in EDITORS for op in sorted(EDITORS.get(n).operations) if op in EDITS]
+)
+shapes = pytest.mark.parametrize("family", SHAPES)
+
+
+def made(name, model, op, edits=None, **params):
+    editor = EDITORS.get(name)(**{**QUICK.get(name, {}), **params})
+    return editor.edit(model, word_tokenizer(), EDITS[op] if edits is None else edits, corpus=CORPUS)
+
+
+def state(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def unchanged(model, before):
+    now = model.state_dict()
+    return list(now) == list(before) and all(torch.equal(now[name], before[name]) for name in before)
+
+
+@torch.no_grad()
+def logits(model):
+    return model(input_ids=torch.tensor([[1, 35, 36, 13], [1, 10, 38, 39]])).logits
+
+
+@both
+@shapes
+def test_an_edit_is_a_patch_and_nothing_else(name, op, family):
+    model = tiny(family)
+    before, base = state(model), logits(model)
+    patch = made(name, model, op)
+    assert unchanged(model, before)
+    assert not model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert patch.deltas
+    assert all(isinstance(delta, DenseDelta | LowRankDelta) for delta in patch.deltas.values())
+    with patch.applied(model):
+        assert not torch.equal(logits(model), base)
+        now = model.state_dict()
+        tied = {now[changed].data_ptr() for changed in patch.deltas}
+        changed = {n for n in before if not torch.equal(now[n], before[n])}
+        assert changed
+        assert all(n in patch.deltas or now[n].data_ptr() in tied for n in changed)
+    assert unchanged(model, before)
+
+
+@both
+def test_same_seed_same_patch_and_it_survives_a_file(name, op, tmp_path):
+    model = tiny("llama")
+    patch = made(name, model, op)
+    assert made(name, tiny("llama"), op).digest == patch.digest
+    loaded = Patch.load(patch.save(tmp_path / "patch"))
+    assert loaded.digest == patch.digest
+    with patch.applied(model):
+        ours = logits(model)
+    with loaded.applied(model):
+        assert torch.equal(logits(model), ours)
+
+
+@both
+def test_planning_changes_nothing(name, op):
+    model = tiny("llama")
+    before = state(model)
+    editor = EDITORS.get(name)(**QUICK.get(name, {}))
+    layers = editor.layers_for(model, word_tokenizer(), EDITS[op])
+    assert unchanged(model, before)
+    assert all(0 <= layer < 4 for layer in layers)
+
+
+@both
+def test_weights_that_are_not_finite_are_refused_and_left(name, op):
+    model = tiny("llama")
+    with torch.no_grad():
+        model.model.layers[3].mlp.down_proj.weight[2, 3] = torch.nan
+    before = {n: torch.nan_to_num(t, nan=7.0) for n, t in state(model).items()}
+    with pytest.raises((EditorError, ModelError)):
+        made(name, model, op)
+    assert all(torch.equal(torch.nan_to_num(t, nan=7.0), before[n]) for n, t in model.state_dict().items())
+
+
+@both
+def test_an_interrupted_edit_leaves_the_model(name, op):
+    model = tiny("gpt2")
+    before = state(model)
+    seen = []
+
+    def stop(stage, done, total):
+        seen.append(stage)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    editor = EDITORS.get(name)(**QUICK.get(name, {}))
+    with pytest.raises(KeyboardInterrupt):
+        editor.edit(model, word_tokenizer(), EDITS[op], corpus=CORPUS, progress=stop)
+    assert unchanged(model, before)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", EDITORS.names())
+def test_what_makes_no_sense_is_a_usage_error(name):
+    editor = EDITORS.get(name)
+    with pytest.raises(UsageError, match="no setting"):
+        editor(no_such_setting=1)
+    with pytest.raises(UsageError, match="nothing to edit"):
+        made(name, tiny("gpt2"), "insert", [])
+    for op in sorted(set(EDITS) - editor.operations):
+        with pytest.raises(UsageError, match=f"cannot {op}"):
+            made(name, tiny("gpt2"), op)
+    op = next(iter(editor.operations))
+    bare = [Edit(op, "w30 w31", "r", (), "w40", "w41")]
+    with pytest.raises(SafeEditError, match="prompt"):
+        made(name, tiny("gpt2"), op, bare)
+
+
+@both
+def test_no_name_or_object_is_in_what_is_kept_beside_the_weights(name, op, tmp_path):
+    folder = made(name, tiny("llama"), op).save(tmp_path / "patch")
+    header = (folder / "patch.json").read_text()
+    assert not any(f'w{i}"' in header or f"w{i} " in header for i in (30, 31, 33, 34, 50, 53))
