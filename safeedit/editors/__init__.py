@@ -11,7 +11,11 @@ EDITORS: "Registry[Editor]" = Registry(
     kind="editor",
     group="safeedit.editors",
     base="safeedit.editors.base:Editor",
-    builtin={"memit": "safeedit.editors.memit:Memit"},
+    builtin={
+        "memit": "safeedit.editors.memit:Memit",
+        "ft-l": "safeedit.editors.finetune:FtL",
+        "ft-m": "safeedit.editors.finetune:FtM",
+    },
 )
 
 

@@ -22,6 +22,8 @@ EDITS = {
 }
 QUICK: dict[str, dict[str, object]] = {
     "memit": {"passes": 2, "steps": 3, "anchors": 1, "leak": 0.0},
+    "ft-l": {"epochs": 2},
+    "ft-m": {"epochs": 2, "leak": 0.0},
 }
 """Settings with which an editor is done in a moment; its promises hold for any. Untrained models know
 nothing, so an erasure must not be content with that."""
