@@ -13,6 +13,10 @@ EDITORS: "Registry[Editor]" = Registry(
     base="safeedit.editors.base:Editor",
     builtin={
         "memit": "safeedit.editors.memit:Memit",
+        "alphaedit": "safeedit.editors.alphaedit:AlphaEdit",
+        "rome": "safeedit.editors.rome:Rome",
+        "r-rome": "safeedit.editors.rome:RRome",
+        "emmet": "safeedit.editors.emmet:Emmet",
         "ft-l": "safeedit.editors.finetune:FtL",
         "ft-m": "safeedit.editors.finetune:FtM",
     },

@@ -7,6 +7,7 @@ nobody else's data is needed: quite other names, and names of which one part is 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from itertools import chain
 
@@ -15,6 +16,8 @@ from safeedit.triples.facts import Edit
 from safeedit.triples.placebos import lookalikes
 
 SEED = 611
+MOST = 4096
+"""Anchors whose keys are looked at; where there are more, so many of them stand for all."""
 
 
 def anchor_texts(edits: Sequence[Edit], each: int) -> list[Text]:
@@ -30,3 +33,8 @@ def anchor_texts(edits: Sequence[Edit], each: int) -> list[Text]:
                 if name not in names:
                     found.setdefault((template, name), Text("", template, name))
     return list(found.values())
+
+
+def sampled(texts: Sequence[Text], most: int = MOST) -> list[Text]:
+    """At most `most` of the texts, the same ones every time."""
+    return list(texts) if len(texts) <= most else random.Random(SEED).sample(list(texts), most)

@@ -21,6 +21,9 @@ from safeedit.models.segment import Segment
 from safeedit.models.structure import Decoder
 from safeedit.models.tokens import Batch, pad_around
 
+Solve = Callable[[Tensor, Tensor, Preservation], Factors]
+"""From keys, residuals and what is preserved to a change of the weight, as `least_change` does."""
+
 
 @contextmanager
 def restored_weights(decoder: Decoder, layers: Sequence[int]) -> Iterator[None]:
@@ -72,6 +75,7 @@ class Insertion:
         beginnings: where values are put.
         preserved: what each layer's change must leave alone.
         average_keys: whether a group is one constraint (the mean of its keys) or one a text.
+        solve: the algebra by which one layer is changed.
     """
 
     def __init__(
@@ -81,9 +85,11 @@ class Insertion:
         beginnings: Beginnings,
         preserved: Mapping[int, Preservation],
         average_keys: bool = False,
+        solve: Solve = least_change,
     ) -> None:
         self.segment, self.layers, self.beginnings = segment, list(layers), beginnings
         self.corpus_keys, self.preserved, self.average = dict(preserved), dict(preserved), average_keys
+        self.solve = solve
         self.anchors: dict[int, Tensor] = {}
         """By layer (inner, inner): the anchors' second moment, with its weight."""
         projections = segment.decoder.projections
@@ -179,7 +185,7 @@ class Insertion:
             constraints = self._mean(known * share.square()), self._mean(gains * share.square())
         else:
             constraints = known * share, gains * share
-        self.parts[layer].append(least_change(*constraints, self.preserved[layer]))
+        self.parts[layer].append(self.solve(*constraints, self.preserved[layer]))
         projection = self.segment.decoder.projections[layer]
         change = projection.oriented(joined(self.parts[layer]).dense())
         projection.weight.copy_((self.originals[layer].float() + change).to(projection.weight.dtype))

@@ -14,26 +14,24 @@ Deviations from the published method, all of them settings:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from safeedit.editors.anchors import anchor_texts
 from safeedit.editors.base import Editor, Progress
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.contexts import context_texts
-from safeedit.editors.insertion import Beginnings, Insertion, restored_weights
+from safeedit.editors.insertion import restored_weights
 from safeedit.editors.objectives import Aim, Erasure, build_task
-from safeedit.editors.rows import Site, Task, rows_of
+from safeedit.editors.passes import Changes, Work
+from safeedit.editors.rows import Site
 from safeedit.editors.site import Trace, trace_site
 from safeedit.editors.solve import Factors, Preservation
 from safeedit.editors.statistics import Corpus, OwnText, cached_moments
-from safeedit.editors.values import Search, search
+from safeedit.editors.values import Search
 from safeedit.errors import UsageError
 from safeedit.models.hooks import frozen
 from safeedit.models.segment import Segment
@@ -56,9 +54,6 @@ _PAPER: dict[str, Any] = {
     "anchors": 0,
     "site": "subject",
 }
-
-FIRM = 7
-"""Insertions for which anchors count in full; with every later one they count half as much."""
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "gpt2-xl": {"layers": [13, 14, 15, 16, 17], "clamp": 0.75, "decay": 0.5, "preserve": 20_000.0, **_PAPER},
@@ -186,7 +181,6 @@ class Memit(Editor):
         report = progress or (lambda stage, done, total: None)
         decoder = find_decoder(model)
         digests = named_digests(model) if digests is None else digests
-        fill = pad_id(tokenizer)
         segment = Segment(decoder)
         with frozen(model):
             layers, traced = _place(segment, tokenizer, edits, params)
@@ -214,18 +208,28 @@ class Memit(Editor):
                 neutral_weight=params.neutral_weight,
                 lens_weight=params.lens_weight if params.objective == "lens" else 0.0,
             )
-            preserve = params.preserve or default_preserve(decoder.projections[0].inner)
-            kept = {layer: Preservation.of(m, preserve) for layer, m in moments.by_layer.items()}
-            beginnings = Beginnings.of(named.task.groups, named.task.demands, fill, decoder.device)
-            insertion = Insertion(segment, layers, beginnings, kept, params.average_keys)
-            if settled.anchors and params.anchor_weight:
-                texts = anchor_texts(edits, settled.anchors)
-                insertion.anchor(rows_of(tokenizer, texts, site), params.anchor_weight, fill)
+            work = Work(
+                segment=segment,
+                tokenizer=tokenizer,
+                edits=edits,
+                task=named.task,
+                layers=layers,
+                site=site,
+                moments=moments.by_layer,
+                search=settings,
+                fill=pad_id(tokenizer),
+                passes=settled.passes,
+                average_keys=params.average_keys,
+                anchors=settled.anchors,
+                anchor_weight=params.anchor_weight,
+                report=report,
+            )
             with restored_weights(decoder, layers):
-                outcome = _passes(insertion, named.task, settings, settled.passes, fill, report)
-                factors = insertion.factors()
+                changes = self._change(work)
+        outcome = changes.outcome
         deltas = {
-            decoder.projections[layer].name: _delta(decoder, layer, found) for layer, found in factors.items()
+            decoder.projections[layer].name: _delta(decoder, layer, found)
+            for layer, found in changes.factors.items()
         }
         return Patch.of(
             model,
@@ -244,11 +248,23 @@ class Memit(Editor):
                 "loss_max": float(outcome.loss.max()),
                 "steps_mean": float(outcome.steps.float().mean()),
                 "norm_mean": float(outcome.norm.mean()),
-                "missing_mean": float(insertion.missing.mean()),
-                "missing_max": float(insertion.missing.max()),
+                "missing_mean": float(changes.missing.mean()),
+                "missing_max": float(changes.missing.max()),
             }
             | ({} if traced.carried is None else {"carried_by_subject": traced.carried}),
         )
+
+    def _change(self, work: Work) -> Changes:
+        """Change the layers' weights so that the goals hold; editors of this kind differ here."""
+        return work.run(work.insertion(self._preserved(work)))
+
+    def _preserved(self, work: Work) -> dict[int, Preservation]:
+        assert isinstance(self.params, Params)
+        weight = self.params.with_preset().preserve
+        return {
+            layer: Preservation.of(moment, weight or default_preserve(len(moment)))
+            for layer, moment in work.moments.items()
+        }
 
 
 def _place(
@@ -293,56 +309,6 @@ def default_corpus(max_tokens: int) -> Corpus:
     from safeedit.world.corpus import statistics_texts
 
     return Corpus(statistics_texts(), max_tokens=max_tokens)
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """How the passes went, by group."""
-
-    passes: int
-    loss: Tensor
-    steps: Tensor
-    norm: Tensor
-
-
-def _passes(
-    insertion: Insertion, task: Task, settings: Search, most: int, fill: int, report: Progress
-) -> _Outcome:
-    """Search and insert until every group's goals hold in the changed model, or `most` times.
-
-    A group whose goals hold leaves, and the rest go on. Once all have left, all are looked at
-    again, once, as what was inserted later may have undone what was inserted earlier. What anchors
-    keep from going through gets through in time: they give way, more with every pass.
-    """
-    segment, top = insertion.segment, insertion.layers[-1]
-    everyone = torch.ones(task.groups, dtype=torch.bool, device=segment.decoder.device)
-    among, checked, bare = everyone, False, task.bare()
-    loss = torch.zeros(task.groups, device=among.device)
-    steps, norm = torch.zeros_like(loss), torch.zeros_like(loss)
-    for number in range(most):
-        # The first pass goes most of the way, for which the prompts alone will do.
-        asked = bare if number == 0 and most > 1 else task
-        values = search(segment, top, asked, settings, fill, _stage(report, "values", number, most), among)
-        loss = torch.where(among, values.loss, loss)
-        steps += values.steps
-        norm = torch.maximum(norm, values.norm)
-        left = values.steps > 0
-        if left.any():
-            if number > FIRM:
-                insertion.hold_anchors(0.5 ** (number - FIRM))
-            whole = None if number == 0 else left
-            insertion.run(values.delta, _stage(report, "weights", number, most), whole)
-        elif checked or (among.all() and asked is task):
-            break
-        else:
-            checked = True
-        among = left if left.any() else everyone
-    return _Outcome(number + 1, loss, steps, norm)
-
-
-def _stage(report: Progress, name: str, number: int, passes: int) -> Callable[[int, int], None]:
-    """One bar for all passes of a stage."""
-    return lambda done, total: report(name, number * total + done, passes * total)
 
 
 def default_preserve(inner: int) -> float:

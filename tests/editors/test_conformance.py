@@ -22,6 +22,10 @@ EDITS = {
 }
 QUICK: dict[str, dict[str, object]] = {
     "memit": {"passes": 2, "steps": 3, "anchors": 1, "leak": 0.0},
+    "alphaedit": {"passes": 2, "steps": 3, "anchors": 1, "leak": 0.0},
+    "rome": {"passes": 1, "steps": 3, "anchors": 0, "leak": 0.0},
+    "r-rome": {"passes": 1, "steps": 3, "anchors": 0, "leak": 0.0},
+    "emmet": {"passes": 2, "steps": 3, "anchors": 1, "leak": 0.0},
     "ft-l": {"epochs": 2},
     "ft-m": {"epochs": 2, "leak": 0.0},
 }

@@ -1,0 +1,81 @@
+"""AlphaEdit: changes that observed keys cannot feel (Fang et al., arXiv 2410.02355).
+
+Values are searched and spread over layers as in MEMIT. But instead of weighing what a change does
+to observed keys, it is kept out of the directions that those keys mostly have (`constrained`).
+
+Deviations, all of them settings:
+- The directions are the fewest that hold a share of the keys' energy (`energy`): the published bound
+  on eigenvalues (`threshold`) presumes a scale of keys, and on other models takes all or none.
+- The ridge is in units of the mean squared norm of a key (`ridge`); `l2` is the published one.
+- In the directions left free, observed keys still count as in MEMIT (`preserve`; 0 is published).
+- Keys of edits made in the same call stay where they are while others are edited; those of earlier
+  patches do so no longer than the statistics show them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from safeedit.editors import memit
+from safeedit.editors.base import Params as BaseParams
+from safeedit.editors.constrained import Projected, main_directions, projected_change
+from safeedit.editors.passes import Changes, Work
+from safeedit.errors import UsageError
+
+_PAPER: dict[str, Any] = {"threshold": 2e-2, "l2": 10.0, "preserve": 0.0}
+
+
+class Params(memit.Params):
+    """Settings of AlphaEdit: MEMIT's, but for what is preserved."""
+
+    preserve: float | None = Field(default=None, ge=0)
+    """How many observed keys count in the free directions, as in MEMIT; 0 for none, as published."""
+    energy: float = Field(default=0.5, ge=0, lt=1)
+    """Share of the observed keys' squared norm whose directions no change may have."""
+    threshold: float | None = Field(default=None, gt=0)
+    """Mean square of a direction, from which on no change may have it; replaces `energy`."""
+    ridge: float = Field(default=0.01, gt=0)
+    """Cost of a change's size, in units of the mean squared norm of an observed key."""
+    l2: float | None = Field(default=None, gt=0)
+    """That cost as such; replaces `ridge`."""
+
+    def with_preset(self) -> Params:
+        """See `memit.Params`; with a preset, threshold and ridge are the published ones, too."""
+        found = super().with_preset()
+        assert isinstance(found, Params)
+        if self.preset is None:
+            return found
+        update = {k: v for k, v in _PAPER.items() if k not in self.model_fields_set}
+        if "energy" in self.model_fields_set:
+            update.pop("threshold", None)
+        if "ridge" in self.model_fields_set:
+            update.pop("l2", None)
+        return found.model_copy(update=update)
+
+
+class AlphaEdit(memit.Memit):
+    """Mass editing by changes in the null space of observed keys."""
+
+    name: ClassVar[str] = "alphaedit"
+    summary: ClassVar[str] = "as memit, with changes kept out of the directions that other keys have"
+    paper: ClassVar[str] = "2410.02355"
+    Params: ClassVar[type[BaseParams]] = Params
+
+    def _change(self, work: Work) -> Changes:
+        assert isinstance(self.params, Params)
+        params = self.params.with_preset()
+        kept: dict[int, Projected] = {}
+        for layer, moment in work.moments.items():
+            energy = params.energy if params.threshold is None else None
+            avoided = main_directions(moment, energy=energy, threshold=params.threshold)
+            if avoided.shape[1] == len(moment):
+                name = "energy" if params.threshold is None else "threshold"
+                raise UsageError(f"editor {self.name}: {name}: it leaves no direction free in block {layer}")
+            ridge = params.l2 or params.ridge * float(moment.diagonal().sum())
+            kept[layer] = Projected.within(avoided, ridge)
+            weight = memit.default_preserve(len(moment)) if params.preserve is None else params.preserve
+            if weight:
+                kept[layer] = kept[layer].plus(weight * moment)
+        return work.run(work.insertion(kept, projected_change))
