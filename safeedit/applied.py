@@ -1,8 +1,11 @@
-"""Weights that were changed in place, with what it takes to change them back bit for bit."""
+"""Weights that were changed in place, with what it takes to change them back bit for bit.
+
+Memories are put at their modules beside that, and taken off again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -10,9 +13,11 @@ import torch
 
 from safeedit.deltas import WeightDelta
 from safeedit.errors import EditorError, ModelError, UsageError
-from safeedit.tensors.digest import model_digest
+from safeedit.memories import Memory
+from safeedit.tensors.digest import named_digests, root_digest
 
 _MARK = "_safeedit_applied"
+_MEMORIES = "_safeedit_memories"
 
 
 @dataclass(frozen=True)
@@ -35,16 +40,25 @@ class Applied:
         self.realised: dict[str, Realised] = {}
         """By tensor name."""
         self._originals: dict[str, torch.Tensor] = {}
+        self._detach: list[Callable[[], None]] = []
+        self._memories: tuple[tuple[str, str], ...] = getattr(model, _MEMORIES, ())
         self._on = True
 
     @classmethod
-    def make(cls, model: torch.nn.Module, deltas: Mapping[str, WeightDelta], mark: str) -> Applied:
+    def make(
+        cls,
+        model: torch.nn.Module,
+        deltas: Mapping[str, WeightDelta],
+        mark: str,
+        memories: Mapping[str, Memory] | None = None,
+    ) -> Applied:
         """Change the tensors of `model` that `deltas` names, all of them or, on any error, none.
 
         Args:
             model: what is changed, in place.
             deltas: by tensor name.
             mark: what the patch is known by on the model while it is on.
+            memories: by the name of the weight of the module at which each is put.
 
         Raises:
             EditorError: a weight would become infinite in its type.
@@ -53,6 +67,11 @@ class Applied:
         try:
             for name, delta in deltas.items():
                 applied._change(name, named_tensors(model)[name], delta)
+            for name, memory in (memories or {}).items():
+                applied._detach.append(memory.attach(module_of(model, name)))
+            if memories:
+                listed = tuple((name, memory.digest()) for name, memory in memories.items())
+                setattr(model, _MEMORIES, applied._memories + listed)
             setattr(model, _MARK, (*marks(model), mark))
         except BaseException:
             applied._restore()
@@ -63,8 +82,8 @@ class Applied:
         return f"<Applied {'on' if self._on else 'off'}: {len(self.realised)} tensors>"
 
     def digest(self) -> str:
-        """`model_digest` of the model as it is now."""
-        return model_digest(self.model)
+        """What identifies the model as it is now: its `model_digest`, if no memory is at it."""
+        return root_digest(named_digests(self.model) | memory_digests(self.model))
 
     def revert(self) -> None:
         """Every tensor is again what it was before, bit for bit; harmless if it is already.
@@ -103,13 +122,31 @@ class Applied:
         tensors = named_tensors(self.model)
         for name, original in self._originals.items():
             tensors[name].detach().copy_(original)
-        self._originals, self._on = {}, False
+        for detach in self._detach:
+            detach()
+        if getattr(self.model, _MEMORIES, ()) != self._memories:
+            setattr(self.model, _MEMORIES, self._memories)
+        self._originals, self._detach, self._on = {}, [], False
 
 
 def marks(model: torch.nn.Module) -> tuple[str, ...]:
     """The marks of the patches that are on `model`, the last one applied last."""
     found: tuple[str, ...] = getattr(model, _MARK, ())
     return found
+
+
+def memory_digests(model: torch.nn.Module) -> dict[str, str]:
+    """The digests of the memories that are at `model`, under names that no tensor has.
+
+    Joined to the digests of its tensors they tell a model with a memory from the one without.
+    """
+    listed: tuple[tuple[str, str], ...] = getattr(model, _MEMORIES, ())
+    return {f"memory|{number}|{name}": digest for number, (name, digest) in enumerate(listed)}
+
+
+def module_of(model: torch.nn.Module, weight: str) -> torch.nn.Module:
+    """The module whose weight goes by that name."""
+    return model.get_submodule(weight.rpartition(".")[0])
 
 
 def named_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:

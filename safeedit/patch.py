@@ -1,4 +1,4 @@
-"""What an edit changed, as a value: deltas by tensor name, for one base model.
+"""What an edit changed, as a value: deltas by tensor name, memories by module, for one base model.
 
 A patch is made against the digest of a model and is applied to that model only. Arithmetic is in
 float32 and cast once to the weight's own type; the original tensors are kept while a patch is on,
@@ -22,10 +22,11 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from safeedit.applied import Applied, Realised, marks, named_tensors
+from safeedit.applied import Applied, Realised, marks, memory_digests, module_of, named_tensors
 from safeedit.canonical import canonical_json
 from safeedit.deltas import DenseDelta, LowRankDelta, WeightDelta, add
 from safeedit.errors import EditorError, IntegrityError, ModelError, SafeEditError, UsageError
+from safeedit.memories import KINDS, Memory, MemoryHeader
 from safeedit.tensors.atomic import atomic_path, atomic_write
 from safeedit.tensors.digest import named_digests, root_digest, tensor_digest
 
@@ -50,14 +51,16 @@ class Patch:
     base_digest: str
     """`model_digest` of the model that it is for."""
     base_tensors: Mapping[str, str]
-    """`tensor_digest` of each tensor that it changes, before the change."""
+    """`tensor_digest` of each tensor that it changes, or at whose module a memory is, before the change."""
     editor: str
     params: Mapping[str, Any] = field(default_factory=dict)
     """Every hyperparameter of the editor; written in the open, so nothing of a request."""
     meta: Mapping[str, float] = field(default_factory=dict)
     """Numbers that the editor reports."""
     edited_digest: str | None = None
-    """`model_digest` of the model with the patch on, where that was recorded."""
+    """`Applied.digest` of the model with the patch on, where that was recorded."""
+    memories: Mapping[str, Memory] = field(default_factory=dict)
+    """By the name that the weight of the module has at which the memory is put."""
 
     def __post_init__(self) -> None:
         try:
@@ -66,11 +69,12 @@ class Patch:
             raise EditorError(f"the patch's parameters and figures cannot be stored: {error}") from None
         if not all(type(value) in (int, float) for value in copied["meta"].values()):
             raise EditorError("the figures that an editor reports with a patch are numbers only")
-        if self.deltas.keys() != self.base_tensors.keys():
+        if self.deltas.keys() | self.memories.keys() != self.base_tensors.keys():
             raise EditorError("a patch names the digest of every tensor that it changes, and of no other")
         object.__setattr__(self, "params", copied["params"])
         object.__setattr__(self, "meta", copied["meta"])
         object.__setattr__(self, "deltas", dict(sorted(self.deltas.items())))
+        object.__setattr__(self, "memories", dict(sorted(self.memories.items())))
         object.__setattr__(self, "base_tensors", dict(sorted(self.base_tensors.items())))
 
     @classmethod
@@ -83,6 +87,7 @@ class Patch:
         params: Mapping[str, Any] | None = None,
         meta: Mapping[str, float] | None = None,
         digests: Mapping[str, str] | None = None,
+        memories: Mapping[str, Memory] | None = None,
     ) -> Patch:
         """The patch for `model` as it is now, which is not changed.
 
@@ -93,10 +98,11 @@ class Patch:
             params: its hyperparameters.
             meta: numbers that it reports.
             digests: `named_digests(model)`, if the caller has it already.
+            memories: by the name of the weight of the module at which each shall be put.
 
         Raises:
             EditorError: a name that the model has not, a shape that is not the tensor's, two deltas
-                for one tied tensor.
+                for one tied tensor, a memory for a module of another shape.
             ModelError: the tensor is not of a floating-point type.
         """
         tensors = named_tensors(model)
@@ -109,17 +115,24 @@ class Patch:
                 raise EditorError(f"{name} is another name of {first}, which has a delta already")
             _check_shape(name, tensors[name], delta, EditorError)
             named[first] = delta
+        memories = memories or {}
+        for name, memory in memories.items():
+            if name not in tensors:
+                raise EditorError(f"the model has no tensor {name}")
+            _check_module(name, model, memory, EditorError)
         digests = named_digests(model) if digests is None else digests
-        unsaved = [name for name in named if name not in digests]
+        touched = {**named, **memories}
+        unsaved = [name for name in touched if name not in digests]
         if unsaved:
             raise EditorError(f"{unsaved[0]} is not saved with the model, so a patch cannot change it")
         return cls(
             named,
-            root_digest(digests),
-            {name: digests[name] for name in named},
+            root_digest({**digests, **memory_digests(model)}),
+            {name: digests[name] for name in touched},
             editor,
             params or {},
             meta or {},
+            memories=memories,
         )
 
     @classmethod
@@ -127,13 +140,17 @@ class Patch:
         """One patch for what `first` and then `second` do; equal up to rounding.
 
         Raises:
-            UsageError: what `first` makes of its base was not recorded (`with_edited_digest`).
+            UsageError: what `first` makes of its base was not recorded (`with_edited_digest`), or both
+                have a memory at one module.
             IntegrityError: `second` is for another model than that.
         """
         if first.edited_digest is None:
             raise UsageError("the first patch does not say which model it makes; apply it and record that")
         if first.edited_digest != second.base_digest:
             raise IntegrityError("the second patch is not for the model that the first one makes")
+        both = sorted(first.memories.keys() & second.memories.keys())
+        if both:
+            raise UsageError(f"both patches have a memory at the module of {both[0]}; edit for both at once")
         deltas = dict(first.deltas)
         for name, delta in second.deltas.items():
             deltas[name] = add(deltas[name], delta) if name in deltas else delta
@@ -145,6 +162,7 @@ class Patch:
             {"first": first.params, "second": second.params},
             {f"first.{key}": value for key, value in first.meta.items()}
             | {f"second.{key}": value for key, value in second.meta.items()},
+            memories={**first.memories, **second.memories},
         )
 
     @cached_property
@@ -159,14 +177,15 @@ class Patch:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        return f"<Patch {self.editor}: {len(self.deltas)} tensors of base {self.base_digest[:12]}>"
+        memories = f", memories at {len(self.memories)}" if self.memories else ""
+        return f"<Patch {self.editor}: {len(self.deltas)} tensors{memories} of base {self.base_digest[:12]}>"
 
     def with_edited_digest(self, digest: str) -> Patch:
         """The same patch, with the digest of the model that it makes (`Applied.digest`)."""
         return replace(self, edited_digest=digest)
 
     def apply(self, model: torch.nn.Module, *, check: Check = "full") -> Applied:
-        """Change the weights of `model` in place, all of them or, on any error, none.
+        """Change the weights of `model` in place and put memories at it, all or, on any error, none.
 
         Args:
             model: the base model; tied weights stay tied.
@@ -179,7 +198,7 @@ class Patch:
             EditorError: a weight would become infinite in its type.
         """
         self._check_base(model, check)
-        return Applied.make(model, self.deltas, self._mark)
+        return Applied.make(model, self.deltas, self._mark, self.memories)
 
     @contextmanager
     def applied(self, model: torch.nn.Module, *, check: Check = "full") -> Iterator[Applied]:
@@ -201,6 +220,8 @@ class Patch:
             for name, delta in self.deltas.items()
             for part, tensor in delta.tensors().items()
         }
+        for name, memory in self.memories.items():
+            tensors |= {f"memory|{name}|{part}": tensor for part, tensor in memory.tensors.items()}
         with atomic_path(target / WEIGHTS) as temporary:
             save_file(tensors, temporary)
         header = {**self._header(), "digest": self.digest}
@@ -227,7 +248,7 @@ class Patch:
         return patch
 
     def _header(self) -> dict[str, Any]:
-        return {
+        header: dict[str, Any] = {
             "format": _FORMAT,
             "editor": self.editor,
             "params": self.params,
@@ -236,6 +257,12 @@ class Patch:
             "edited_digest": self.edited_digest,
             "deltas": {name: self._describe(name, delta) for name, delta in self.deltas.items()},
         }
+        if self.memories:
+            header["memories"] = {
+                name: {"base": self.base_tensors[name], **memory.describe()}
+                for name, memory in self.memories.items()
+            }
+        return header
 
     def _describe(self, name: str, delta: WeightDelta) -> dict[str, Any]:
         low_rank = isinstance(delta, LowRankDelta)
@@ -255,13 +282,18 @@ class Patch:
             if name not in tensors:
                 raise IntegrityError(f"the model is not the patch's base: it has no tensor {name}")
             _check_shape(name, tensors[name], delta, IntegrityError)
+        for name, memory in self.memories.items():
+            if name not in tensors:
+                raise IntegrityError(f"the model is not the patch's base: it has no tensor {name}")
+            _check_module(name, model, memory, IntegrityError)
         owners = [_first_name(tensors, name) for name in self.deltas]
         if len(set(owners)) != len(owners):
             raise IntegrityError("the model is not the patch's base: it ties tensors that the base does not")
         if check == "none":
             return
-        digests = named_digests(model if check == "full" else {name: tensors[name] for name in self.deltas})
-        if check == "full" and root_digest(digests) == self.edited_digest and self.deltas:
+        looked_at = model if check == "full" else {name: tensors[name] for name in self.base_tensors}
+        digests = {**named_digests(looked_at), **memory_digests(model)}
+        if check == "full" and root_digest(digests) == self.edited_digest and self.base_tensors:
             raise UsageError("this patch is on the model already")
         wrong = [name for name, digest in self.base_tensors.items() if digests.get(name) != digest]
         if wrong:
@@ -271,7 +303,8 @@ class Patch:
             )
         if check == "full" and root_digest(digests) != self.base_digest:
             raise IntegrityError(
-                "the model is not the patch's base: a tensor that the patch does not change differs"
+                "the model is not the patch's base: a tensor that the patch does not change differs, "
+                "or a memory is at the model"
             )
 
     @cached_property
@@ -299,6 +332,7 @@ class _Header(BaseModel):
     base_digest: str
     edited_digest: str | None
     deltas: dict[str, _DeltaHeader]
+    memories: dict[str, MemoryHeader] = {}
     digest: str
 
 
@@ -312,16 +346,27 @@ def _read(source: Path) -> tuple[Patch, str]:
         else:
             left, right = tensors.pop(f"{name}|left"), tensors.pop(f"{name}|right")
             deltas[name] = LowRankDelta(left, right, one.transposed)
+    memories: dict[str, Memory] = {}
+    for name, kept in header.memories.items():
+        if kept.kind not in KINDS:
+            raise IntegrityError(
+                f"{source}: the patch has a memory of a kind that this version does not know"
+            )
+        parts = {part: tensors.pop(f"memory|{name}|{part}") for part in kept.digests}
+        memories[name] = KINDS[kept.kind](parts, kept.settings)
+    bases = {name: kept.base for name, kept in header.memories.items()}
+    bases |= {name: one.base for name, one in header.deltas.items()}
     if tensors:
         raise ValueError("tensors that the header does not name")
     patch = Patch(
         deltas,
         header.base_digest,
-        {name: one.base for name, one in header.deltas.items()},
+        bases,
         header.editor,
         header.params,
         header.meta,
         header.edited_digest,
+        memories,
     )
     return patch, header.digest
 
@@ -340,6 +385,11 @@ def _share(one: torch.Tensor, other: torch.Tensor) -> bool:
         and one.device == other.device
         and one.shape == other.shape
     )
+
+
+def _check_module(name: str, model: torch.nn.Module, memory: Memory, error: type[SafeEditError]) -> None:
+    if not memory.fits(module_of(model, name)):
+        raise error(f"the module of {name} has other widths than the memory for it: {memory!r}")
 
 
 def _check_shape(name: str, weight: torch.Tensor, delta: WeightDelta, error: type[SafeEditError]) -> None:

@@ -17,6 +17,7 @@ EDITORS: "Registry[Editor]" = Registry(
         "rome": "safeedit.editors.rome:Rome",
         "r-rome": "safeedit.editors.rome:RRome",
         "emmet": "safeedit.editors.emmet:Emmet",
+        "grace": "safeedit.editors.grace:Grace",
         "ft-l": "safeedit.editors.finetune:FtL",
         "ft-m": "safeedit.editors.finetune:FtM",
     },

@@ -36,6 +36,8 @@ class Editor(ABC):
     paper: ClassVar[str]
     """arXiv id."""
     operations: ClassVar[frozenset[Op]]
+    beside_weights: ClassVar[bool] = False
+    """Whether patches hold memories beside the weights, which no checkpoint can hold."""
     Params: ClassVar[type[Params]]
 
     def __init__(self, **params: Any) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeedit.editors.base import Editor
-from safeedit.errors import EditorError, IntegrityError
+from safeedit.errors import EditorError, IntegrityError, UsageError
 from safeedit.policy import Policy
 from safeedit.policy.edits import edits_for
 from safeedit.policy.requested import requested_facts
@@ -111,6 +111,11 @@ def apply(
             save_model=save_model,
             tell=progress or (lambda stage, done, total: None),
         )
+        if save_model and job.editor.beside_weights:
+            raise UsageError(
+                f"editor {job.editor.name} keeps what it learns beside the weights, which no checkpoint can "
+                "hold; leave --save-model out and load the run itself"
+            )
         check_model(model, device, dtype)
         job = replace(job, corpus=chosen_corpus(statistics, job.editor))
         path = Path(out) if out is not None else default_out(request.policy)

@@ -67,7 +67,8 @@ def edited_model(
     record = folder.record
     patch = edit_of(folder)
     saved = folder.path / "model"
-    if saved.is_dir() and base is None:
+    # A checkpoint holds weights only: what sits beside them comes from the patch, on the base.
+    if saved.is_dir() and base is None and not (patch and patch.memories):
         loaded = load_model(saved, device=device, dtype=record.dtype or "auto")
         wanted = record.digests[stored.EDITED if patch else stored.BASE]
         if model_digest(loaded.model) != wanted:

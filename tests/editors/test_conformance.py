@@ -54,7 +54,7 @@ def unchanged(model, before):
 
 @torch.no_grad()
 def logits(model):
-    return model(input_ids=torch.tensor([[1, 35, 36, 13], [1, 10, 38, 39]])).logits
+    return model(input_ids=torch.tensor([[34, 35, 12], [37, 38, 12]])).logits
 
 
 @both
@@ -66,14 +66,14 @@ def test_an_edit_is_a_patch_and_nothing_else(name, op, family):
     assert unchanged(model, before)
     assert not model.training
     assert all(p.requires_grad for p in model.parameters())
-    assert patch.deltas
+    assert patch.deltas or patch.memories
     assert all(isinstance(delta, DenseDelta | LowRankDelta) for delta in patch.deltas.values())
     with patch.applied(model):
         assert not torch.equal(logits(model), base)
         now = model.state_dict()
         tied = {now[changed].data_ptr() for changed in patch.deltas}
         changed = {n for n in before if not torch.equal(now[n], before[n])}
-        assert changed
+        assert changed or not patch.deltas
         assert all(n in patch.deltas or now[n].data_ptr() in tied for n in changed)
     assert unchanged(model, before)
 

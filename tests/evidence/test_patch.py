@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy as copies
 import json
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from safeedit import applied as applied_module
 from safeedit.deltas import DenseDelta, LowRankDelta, add
 from safeedit.errors import EditorError, IntegrityError, ModelError, UsageError
+from safeedit.memories import Codebook, nearest
 from safeedit.patch import Patch
-from safeedit.tensors.digest import model_digest, named_digests
+from safeedit.tensors.digest import file_digest, model_digest, named_digests
 
 CONV1D = "transformer.h.0.mlp.c_proj.weight"
 LINEAR = "model.layers.1.mlp.down_proj.weight"
@@ -528,3 +532,228 @@ def test_nothing_is_shown_but_names_and_sizes(small: torch.nn.Module) -> None:
     applied.revert()
     assert repr(applied) == "<Applied off: 2 tensors>"
     assert applied_module.marks(small) == ()
+
+
+# --- memories -----------------------------------------------------------------------------------
+
+
+def codebook(seed: int = 3, taken: int = 128, entries: int = 2) -> Codebook:
+    return Codebook(
+        {
+            "keys": random(entries, taken, seed=seed) * 10,
+            "values": random(entries, 32, seed=seed + 1) * 50,
+            "radii": torch.full((entries,), 0.01),
+        }
+    )
+
+
+def seen_by(model: torch.nn.Module, name: str = CONV1D) -> torch.Tensor:
+    """(8, inner) what the module of that weight takes in `logits`."""
+    found: list[torch.Tensor] = []
+    module = model.get_submodule(name.removesuffix(".weight"))
+    handle = module.register_forward_pre_hook(lambda _, args: found.append(args[0][0].detach().clone()))
+    logits(model)
+    handle.remove()
+    return found[0]
+
+
+def routed_patch(model: torch.nn.Module, name: str = CONV1D) -> Patch:
+    """A codebook that answers for token 5 of what `logits` runs."""
+    parts = {"keys": seen_by(model, name)[5:6], "values": random(1, 32) * 50, "radii": torch.tensor([0.01])}
+    return Patch.of(model, {}, editor="grace", memories={name: Codebook(parts)})
+
+
+def test_a_patch_without_memories_is_the_one_it_always_was(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(3, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.arange(6.0).view(2, 3))
+        layer.bias.copy_(torch.tensor([1.0, -1.0]))
+    left, right = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.5, 0.25, -1.0]])
+    deltas = {"weight": LowRankDelta(left, right), "bias": DenseDelta(torch.tensor([0.5, 0.0]))}
+    patch = Patch.of(layer, deltas, editor="x", params={"a": 1}, meta={"b": 0.5})
+    assert patch.digest == "ae6b062bc49f19fcbca05b69010244d4cde926c9137fd10507a70bd371483841"
+    edited = patch.with_edited_digest("0" * 64)
+    assert edited.digest == "4e70c05fba6bcc523b2705a1c96f5622628fa1656cf86a1aecc131a388581597"
+    patch.save(tmp_path)
+    digests = {name: file_digest(tmp_path / name) for name in ("patch.json", "patch.safetensors")}
+    assert digests == {
+        "patch.json": "9a5f371ade0e359b6091b2c4381b821b60e32e21f2a07a3e4b1af16aee96bfd9",
+        "patch.safetensors": "8a39d456f5247b1beb6e23aaf42f6d3f44505df1525398d9e761fbd185c9aaa5",
+    }
+
+
+def test_a_memory_changes_what_it_is_for_and_the_digest_and_no_weight(model: torch.nn.Module) -> None:
+    before, was, keys = bits(model), logits(model), list(model.state_dict())
+    patch = routed_patch(model, weight_name(model))
+    with patch.applied(model) as applied:
+        assert bits(model) == before
+        assert list(model.state_dict()) == keys
+        now, digest = logits(model), applied.digest()
+        assert digest not in (patch.base_digest, patch.digest)
+        assert torch.equal(now[0, :5], was[0, :5])
+        assert not torch.equal(now[0, 5], was[0, 5])
+    assert torch.equal(logits(model), was)
+    assert applied.digest() == patch.base_digest
+    with routed_patch(model, weight_name(model)).applied(model) as applied:
+        assert applied.digest() == digest
+    other = Patch.of(
+        model, {}, editor="grace", memories={weight_name(model): codebook(taken=keys_width(model))}
+    )
+    with other.applied(model) as applied:
+        assert torch.equal(logits(model), was)
+        assert applied.digest() not in (digest, patch.base_digest)
+
+
+def keys_width(model: torch.nn.Module) -> int:
+    return seen_by(model, weight_name(model)).shape[1]
+
+
+def test_a_memory_and_a_delta_come_off_together_also_after_an_error(
+    small: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, was = bits(small), logits(small)
+    memories = dict(routed_patch(small).memories) | {CONV1D.replace(".0.", ".1."): codebook()}
+    patch = Patch.of(small, {CONV1D: DenseDelta(random(128, 32))}, editor="x", memories=memories)
+    with patch.applied(small):
+        assert bits(small) != before
+        with pytest.raises(UsageError, match="on the model already"):
+            patch.apply(small)
+    assert bits(small) == before
+    attach, calls = Codebook.attach, 0
+
+    def fails_second(self: Codebook, module: torch.nn.Module) -> Callable[[], None]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return attach(self, module)
+
+    with monkeypatch.context() as context:
+        context.setattr(Codebook, "attach", fails_second)
+        with pytest.raises(KeyboardInterrupt):
+            patch.apply(small)
+    assert bits(small) == before
+    assert torch.equal(logits(small), was)
+    assert not any(module._forward_hooks for module in small.modules())
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 1000), entries=st.integers(1, 5), with_delta=st.booleans())
+def test_memories_are_saved_and_loaded(tmp_path: Path, seed: int, entries: int, with_delta: bool) -> None:
+    layer = torch.nn.Linear(6, 32)
+    memory = codebook(seed, 6, entries)
+    deltas = {"weight": DenseDelta(random(32, 6, seed=seed))} if with_delta else {}
+    patch = Patch.of(layer, deltas, editor="grace", memories={"weight": memory})
+    loaded = Patch.load(patch.save(tmp_path))
+    assert loaded == patch
+    assert loaded.base_tensors == patch.base_tensors
+    assert loaded.memories["weight"].digest() == memory.digest()
+    assert all(torch.equal(loaded.memories["weight"].tensors[n], t) for n, t in memory.tensors.items())
+    other = Patch.of(layer, deltas, editor="grace", memories={"weight": codebook(seed + 1, 6, entries)})
+    assert other.digest != patch.digest
+    assert Patch.of(layer, deltas, editor="grace").digest != patch.digest
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_bit_of_a_memory_is_refused_or_changes_nothing(
+    small: torch.nn.Module, tmp_path: Path, data: st.DataObject
+) -> None:
+    folder = routed_patch(small).save(tmp_path)
+    whole = Patch.load(folder)
+    path = folder / data.draw(st.sampled_from(["patch.json", "patch.safetensors"]))
+    changed = bytearray(path.read_bytes())
+    changed[data.draw(st.integers(0, len(changed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(changed)
+    try:
+        loaded = Patch.load(folder)
+    except IntegrityError:
+        return
+    assert loaded == whole
+
+
+def test_a_memory_that_does_not_belong_is_refused(small: torch.nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(EditorError, match="has no tensor nowhere"):
+        Patch.of(small, {}, editor="x", memories={"nowhere.weight": codebook()})
+    with pytest.raises(EditorError, match="other widths"):
+        Patch.of(small, {}, editor="x", memories={CONV1D: codebook(taken=64)})
+    patch = routed_patch(small)
+    folder = patch.save(tmp_path)
+    header = json.loads((folder / "patch.json").read_bytes())
+    header["memories"][CONV1D]["kind"] = "crystal-ball"
+    (folder / "patch.json").write_text(json.dumps(header))
+    with pytest.raises(IntegrityError, match="a kind that this version does not know"):
+        Patch.load(folder)
+    wide = torch.nn.Linear(3, 2)
+    memory = Codebook({"keys": torch.ones(1, 3), "values": torch.ones(1, 2), "radii": torch.ones(1)})
+    made = Patch.of(wide, {}, editor="x", memories={"weight": memory})
+    with pytest.raises(IntegrityError, match="other widths"):
+        made.apply(torch.nn.Linear(2, 3), check="none")
+    with pytest.raises(IntegrityError, match="weight differs"):
+        made.apply(torch.nn.Linear(3, 2), check="tensors")
+    with patch.applied(small), pytest.raises(IntegrityError, match="a memory is at the model"):
+        Patch.of(gpt2_like(small), {}, editor="y").apply(small)
+
+
+def gpt2_like(model: torch.nn.Module) -> torch.nn.Module:
+    other = gpt2()
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"radii": torch.tensor([0.1])},
+        {"radii": torch.tensor([0.1, -0.1])},
+        {"keys": torch.ones(2)},
+        {"values": torch.tensor([[1.0], [float("nan")]])},
+        {"more": torch.ones(1)},
+    ],
+)
+def test_a_codebook_of_parts_that_do_not_fit_is_refused(change: dict[str, torch.Tensor]) -> None:
+    parts = {"keys": torch.ones(2, 3), "values": torch.ones(2, 1), "radii": torch.ones(2)}
+    Codebook(parts)
+    with pytest.raises(EditorError):
+        Codebook({**parts, **change})
+    with pytest.raises(EditorError):
+        Codebook(parts, {"heat": 1.0})
+
+
+def test_memories_of_different_modules_are_stacked(small: torch.nn.Module) -> None:
+    other = CONV1D.replace(".0.", ".1.")
+    first = routed_patch(small)
+    with first.applied(small) as applied:
+        first = first.with_edited_digest(applied.digest())
+        second, again = routed_patch(small, other), routed_patch(small)
+        assert second.base_digest == first.edited_digest
+        with second.applied(small) as both:
+            expected, digest = logits(small), both.digest()
+    with Patch.stack(first, second).applied(small) as applied:
+        assert torch.equal(logits(small), expected)
+        assert applied.digest() != first.edited_digest
+        assert len(digest) == 64
+    with pytest.raises(UsageError, match="both patches have a memory"):
+        Patch.stack(first, again)
+
+
+def test_a_model_with_a_memory_can_be_copied_pickled_and_saved(
+    small: torch.nn.Module, tmp_path: Path
+) -> None:
+    was = logits(small)
+    with routed_patch(small).applied(small):
+        edited = logits(small)
+        for copy in (copies.deepcopy(small), pickle.loads(pickle.dumps(small))):
+            assert torch.equal(logits(copy), edited)
+        small.save_pretrained(tmp_path)
+    assert torch.equal(logits(GPT2LMHeadModel.from_pretrained(tmp_path).eval()), was)
+
+
+def test_the_nearest_key_of_many_is_found_exactly() -> None:
+    keys = random(300, 64) * 100 + 50
+    inputs = torch.cat([keys, keys + random(300, 64, seed=2) * 0.01])
+    index, distance = nearest(inputs, keys)
+    assert index.tolist() == [*range(300)] * 2
+    assert not distance[:300].any()
+    expected = (inputs[300:] - keys).norm(dim=1)
+    torch.testing.assert_close(distance[300:], expected)

@@ -49,6 +49,11 @@ class TestEditor:
         params: Any = chosen_editor(request_, "memit", None).params
         assert params.steps == 7
 
+    def test_no_checkpoint_of_what_stands_beside_the_weights(self, write_policy: Any, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="no checkpoint can hold"):
+            safeedit.apply(write_policy(facts=[MUSIC]), editor="grace", save_model=True, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
     def test_another_editor_gets_none_of_them(self, request_: Any) -> None:
         assert chosen_editor(request_, "idle", None).params.model_dump() == {}
 

@@ -1,0 +1,391 @@
+"""GRACE (arXiv 2211.11031): a codebook at one module, which answers edited prompts itself.
+
+The key of an edit is what its block's MLP down-projection takes at the prompt's last token, its value
+what the down-projection gives there instead. An input within the radius of its nearest key gets that
+key's value; every other input passes bit for bit. No weight changes, so that neighbours are safe, and
+phrasings that the edit does not name are mostly not reached.
+
+A new edit far from all keys is an entry with the initial radius. One near a key that asks for the same
+joins it, whose radius grows; one near a key that asks for something else splits the distance with it.
+
+Beyond the paper:
+- Radii are relative to how far the keys of prompts with invented names usually are, so that one default
+  fits any model, and such prompts are treated as edits that ask for something else.
+- Whom a later entry cut off from the key that it had joined gets an entry of its own.
+- All values are searched together, starting from the module's own output, from the edited block
+  upward and from the prompt's last token on. A value serves all prompts that joined its key.
+- It erases, by the objectives that MEMIT has (`objectives`), but hides only: the weights, and every prompt
+  that no key covers, still have what was erased.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from safeedit.editors.anchors import anchor_texts
+from safeedit.editors.base import Editor, Progress
+from safeedit.editors.base import Params as BaseParams
+from safeedit.editors.codebook import Book, labels_of, least_radius, unit_of
+from safeedit.editors.objectives import Aim, build_task
+from safeedit.editors.rows import Demand, Row, rows_of
+from safeedit.editors.statistics import Corpus, OwnText
+from safeedit.errors import EditorError, UsageError
+from safeedit.memories import Codebook
+from safeedit.models.hooks import frozen, inputs_of
+from safeedit.models.segment import Prefix, Segment
+from safeedit.models.structure import find_decoder
+from safeedit.models.tokens import Batch, pad, pad_around, pad_id
+from safeedit.patch import Patch
+from safeedit.triples.facts import Edit, Op
+
+BATCH = 256
+"""Rows run together where nothing is searched."""
+
+
+class Params(BaseParams):
+    """Settings."""
+
+    layer: int | None = Field(default=None, ge=1)
+    """The block at whose down-projection the codebook is; by default two thirds up."""
+    radius: float = Field(default=0.15, gt=0)
+    """Initial radius, in units of the median distance to keys of prompts with invented names."""
+    room: float = Field(default=0.5, gt=0, le=1)
+    """Largest radius, in units of the distance to the nearest key of a prompt with an invented name."""
+    anchors: int = Field(default=1, ge=1, le=50)
+    """Invented names, of each of three kinds, that each prompt is compared with."""
+    objective: Literal["neutral", "entropy", "refusal"] = "neutral"
+    """What an erasure aims at."""
+    steps: int = Field(default=100, ge=1, le=10_000)
+    """Steps of the search for values, at most."""
+    rate: float = Field(default=0.2, gt=0)
+    """Adam's step, in units of the root mean square of the larger of the module's output and the stream."""
+    stop: float = Field(default=0.05, ge=0)
+    """Loss at every token of an answer, in nats, at which the search is finished."""
+    near: float = Field(default=0.25, ge=0)
+    """Divergence from what an erasure aims at, in nats at every token, at which it is finished ..."""
+    leak: float = Field(default=0.02, ge=0, lt=1)
+    """... if the object has no more than this probability."""
+    batch_rows: int = Field(default=256, ge=1)
+    """Prompts whose values are searched together, at most (those that share a value always are)."""
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    pass
+
+
+class Grace(Editor):
+    """A codebook of keys and values beside the weights."""
+
+    name: ClassVar[str] = "grace"
+    summary: ClassVar[str] = "answers edited prompts from a codebook beside the weights; all else bit for bit"
+    paper: ClassVar[str] = "2211.11031"
+    operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify", "erase"})
+    beside_weights: ClassVar[bool] = True
+    Params: ClassVar[type[BaseParams]] = Params
+
+    def layers_for(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> tuple[int, ...]:
+        """See `Editor.layers_for`."""
+        with frozen(model):
+            return (self._layer(len(find_decoder(model).blocks)),)
+
+    def edit(
+        self,
+        model: Any,
+        tokenizer: Any,
+        edits: Sequence[Edit],
+        *,
+        corpus: Corpus | OwnText | None = None,
+        cache: Path | None = None,
+        digests: Mapping[str, str] | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Patch:
+        """See `Editor.edit`; `corpus`, `cache` and `seed` are not used, as nothing is drawn."""
+        self.check(edits)
+        params = self.params
+        assert isinstance(params, Params)
+        report = progress or _quiet
+        with frozen(model):
+            decoder = find_decoder(model)
+            segment, layer = Segment(decoder), self._layer(len(decoder.blocks))
+            projection, fill = decoder.projections[layer], pad_id(tokenizer)
+            task = build_task(segment, tokenizer, edits, Aim(params.objective, ("",), 0.0, "prompt")).task
+            report("keys", 0, 1)
+            keys = _keys(segment, layer, [d.row for d in task.demands], fill)
+            strangers = rows_of(tokenizer, anchor_texts(edits, params.anchors), "prompt")
+            others = _keys(segment, layer, strangers, fill)
+            unit = unit_of(keys, others)
+            book = Book(
+                keys, labels_of(task.demands), others, params.radius * unit, params.room, least_radius(model)
+            )
+            book.fill()
+            report("keys", 1, 1)
+            entries = book.joined()
+            values = torch.empty(len(entries), projection.outer, device=decoder.device)
+            steps = 0
+            done = 0
+            for chosen in _chunks(task.demands, entries, params.batch_rows):
+                report("values", done, len(entries))
+                rows = [(task.demands[i], at) for at, entry in enumerate(chosen) for i in entries[entry]]
+                found, taken = _Search(segment, layer, rows, len(chosen), task.table, fill).run(params)
+                values[chosen] = found
+                steps, done = max(steps, taken), done + len(chosen)
+            radii = torch.tensor(book.radii)
+            memory = Codebook({"keys": keys[book.members], "values": values, "radii": radii})
+            loss, leak = _look(segment, layer, memory, task.demands, task.table, fill)
+            report("values", len(entries), len(entries))
+        return Patch.of(
+            model,
+            {},
+            editor=self.name,
+            digests=digests,
+            params=params.model_dump(mode="json") | {"layer": layer, "seed": seed},
+            meta={
+                "edits": len(edits),
+                "prompts": len(task.demands),
+                "entries": len(memory),
+                "steps": steps,
+                "radius_mean": float(radii.mean()) / unit,
+                "radius_min": float(radii.min()) / unit,
+                "loss_mean": float(loss.mean()),
+                "loss_max": float(loss.max()),
+                "leak_max": float(leak.max()),
+            },
+            memories={projection.name: memory},
+        )
+
+    def _layer(self, depth: int) -> int:
+        assert isinstance(self.params, Params)
+        layer = self.params.layer
+        if layer is None:
+            # Only blocks above carry a value on to the second token of an answer.
+            layer = max(1, min(2 * depth // 3, depth - 2))
+        if layer >= depth:
+            raise UsageError(f"layer: {layer} is too large; the model has blocks 0 to {depth - 1}")
+        return layer
+
+
+@torch.no_grad()
+def _keys(segment: Segment, layer: int, rows: Sequence[Row], fill: int) -> Tensor:
+    """(rows, inner) float32: what the down-projection of block `layer` takes at the rows' pivots."""
+    device = segment.decoder.device
+    parts: list[Tensor] = []
+    for start in range(0, len(rows), BATCH):
+        part = rows[start : start + BATCH]
+        batch = pad([row.ids[: row.pivot + 1] for row in part], fill, "left").to(device)
+        with inputs_of(segment.decoder.projections[layer].module, lambda x: parts.append(x[:, -1].float())):
+            segment.run(batch, stop=layer + 1)
+    return torch.cat(parts)
+
+
+def _chunks(demands: Sequence[Demand], entries: Sequence[Sequence[int]], rows: int) -> Iterator[list[int]]:
+    """Entries of similar length together, so that little is padded."""
+    order = sorted(range(len(entries)), key=lambda e: max(len(demands[i].row.ids) for i in entries[e]))
+    chosen: list[int] = []
+    count = 0
+    for entry in order:
+        if chosen and count + len(entries[entry]) > rows:
+            yield chosen
+            chosen, count = [], 0
+        chosen.append(entry)
+        count += len(entries[entry])
+    if chosen:
+        yield chosen
+
+
+@dataclass(frozen=True)
+class _Goals:
+    """What is wanted at the spots of some rows."""
+
+    row: Tensor
+    column: Tensor
+    hard: Tensor
+    soft: Tensor
+    telling: Tensor
+    table: Tensor
+
+    @staticmethod
+    def of(demands: Sequence[Demand], origins: Sequence[int], table: Tensor) -> _Goals:
+        """Goals in a batch in which row i's token 0 stands in column ``origins[i]``."""
+        spots = [
+            (r, spot + origins[r], hard, soft, d.telling[1] if d.telling and d.telling[0] == i else -1)
+            for r, d in enumerate(demands)
+            for i, (spot, hard, soft) in enumerate(zip(d.row.spots, d.goals.hard, d.goals.soft, strict=True))
+        ]
+        row, column, hard, soft, telling = torch.tensor(spots, device=table.device).T
+        return _Goals(row, column, hard, soft, telling, table)
+
+    def among(self, rows: Tensor, count: int) -> _Goals:
+        """Only those of the given rows, of `count` in all, numbered anew."""
+        place = torch.full((count,), -1, device=rows.device)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        keep = place[self.row] >= 0
+        parts = (place[self.row], self.column, self.hard, self.soft, self.telling)
+        row, column, hard, soft, telling = (part[keep] for part in parts)
+        return _Goals(row, column, hard, soft, telling, self.table)
+
+    def loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """(spots,) the loss in nats, and the probability of a telling token where there is one, else 0."""
+        log_p = logits.float().log_softmax(-1)
+        even = math.log(log_p.shape[-1]) + (log_p.exp() * log_p).sum(-1)
+        losses = torch.where(self.hard >= 0, -_at(log_p, self.hard), even)
+        if len(self.table):
+            wanted = self.table[self.soft.clamp(min=0)]
+            cross = -(wanted * log_p).sum(-1) - torch.special.entr(wanted).sum(-1)
+            losses = torch.where(self.soft >= 0, cross, losses)
+        return losses, _at(log_p, self.telling).exp().where(self.telling >= 0, 0.0)
+
+
+def _at(log_p: Tensor, token: Tensor) -> Tensor:
+    """(spots,) the log-probability of a token at each spot; anything where the token is -1."""
+    return log_p.gather(1, token.clamp(min=0)[:, None])[:, 0]
+
+
+class _Search:
+    """The search for the values of some entries, over the rows that they answer."""
+
+    def __init__(
+        self,
+        segment: Segment,
+        layer: int,
+        rows: Sequence[tuple[Demand, int]],
+        entries: int,
+        table: Tensor,
+        fill: int,
+    ) -> None:
+        self.segment, self.layer, self.entries = segment, layer, entries
+        self.module = segment.decoder.projections[layer].module
+        device = segment.decoder.device
+        demands = [demand for demand, _ in rows]
+        pivots = [d.row.pivot for d in demands]
+        batch = pad_around([d.row.ids[: max(d.row.spots) + 1] for d in demands], pivots, fill).to(device)
+        with torch.no_grad():
+            self.hidden, self.prefix = segment.with_prefix(batch, max(pivots), layer)
+        self.batch = batch.columns(slice(max(pivots), None))
+        self.goals = _Goals.of(demands, [-pivot for pivot in pivots], table)
+        self.entry = torch.tensor([entry for _, entry in rows], device=device)
+
+    def run(self, params: Params) -> tuple[Tensor, int]:
+        """(entries, outer) float32 values, and the most steps that one took.
+
+        Raises:
+            EditorError: the loss is not finite.
+        """
+        value, unit = self._start()
+        first, second = torch.zeros_like(value), torch.zeros_like(value)
+        active = torch.ones(self.entries, dtype=torch.bool, device=value.device)
+        view = self._view(active)
+        for step in range(params.steps + 1):
+            leaf = value.clone().requires_grad_(True)
+            with torch.enable_grad():
+                final = self._final(view, leaf[view.entry])
+                goals = view.goals
+                losses, p = goals.loss(self.segment.decoder.logits(final[goals.row, goals.column]))
+                told = -torch.log1p(-p.clamp(max=1 - 1e-6))
+                total = losses.sum() + told.sum()
+            if not torch.isfinite(total):
+                raise EditorError("the search for values gave a loss that is not finite")
+            limit = torch.where(goals.hard >= 0, params.stop, params.near)
+            unmet = (losses.detach() > limit) | (p.detach() > params.leak)
+            open_ = torch.zeros_like(active)
+            open_[view.entry[goals.row[unmet]]] = True
+            active &= open_
+            if step == params.steps or not active.any():
+                break
+            (gradient,) = torch.autograd.grad(total, leaf)
+            # In units of the stream, so that one rate fits every model.
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.99 * second + 0.01 * gradient.square()
+            move = first / (1 - 0.9 ** (step + 1))
+            move = move / ((second / (1 - 0.99 ** (step + 1))).sqrt() + 1e-12)
+            value = torch.where(active[:, None], value - params.rate * unit * move, value)
+            if int(active[self.entry].sum()) < 0.85 * len(view.entry):
+                view = self._view(active)
+        return value, step
+
+    @torch.no_grad()
+    def _start(self) -> tuple[Tensor, Tensor]:
+        """What the module itself gives at the rows' keys, by entry, and the unit of a step."""
+        everything = self._view(torch.ones(self.entries, dtype=torch.bool, device=self.entry.device))
+        seen: list[Tensor] = []
+        self._final(everything, None, seen)
+        own = torch.zeros(self.entries, seen[0].shape[-1], device=self.entry.device)
+        own[self.entry.flip(0)] = seen[0].flip(0)
+        size = own.square().mean().sqrt()
+        if not self.segment.decoder.projections[self.layer].after:
+            size = torch.maximum(size, self.hidden[:, 0].float().square().mean().sqrt())
+        return own, size
+
+    def _view(self, active: Tensor) -> _View:
+        rows = active[self.entry].nonzero()[:, 0]
+        prefix = self.prefix.rows(rows) if self.prefix is not None else None
+        goals = self.goals.among(rows, len(self.entry))
+        return _View(self.batch.rows(rows), prefix, self.hidden[rows], goals, self.entry[rows])
+
+    def _final(self, view: _View, values: Tensor | None, seen: list[Tensor] | None = None) -> Tensor:
+        """Final hidden states with `values` (rows, outer) given at the first column of the view."""
+
+        def put(_: Any, __: Any, given: Tensor) -> Tensor | None:
+            if seen is not None:
+                seen.append(given[:, 0].float())
+            if values is None:
+                return None
+            return torch.cat([values[:, None].to(given.dtype), given[:, 1:]], dim=1)
+
+        handle = self.module.register_forward_hook(put)
+        try:
+            return self.segment.run(view.batch, start=self.layer, hidden=view.hidden, prefix=view.prefix)
+        finally:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class _View:
+    """The rows that are still searched."""
+
+    batch: Batch
+    prefix: Prefix | None
+    hidden: Tensor
+    goals: _Goals
+    entry: Tensor
+
+
+@contextmanager
+def _attached(memory: Codebook, module: torch.nn.Module) -> Iterator[None]:
+    detach = memory.attach(module)
+    try:
+        yield
+    finally:
+        detach()
+
+
+@torch.no_grad()
+def _look(
+    segment: Segment, layer: int, memory: Codebook, demands: Sequence[Demand], table: Tensor, fill: int
+) -> tuple[Tensor, Tensor]:
+    """(spots,) loss and leak of all prompts with the memory at its module, found as any input finds it.
+
+    Raises:
+        EditorError: a loss is not finite.
+    """
+    found = []
+    with _attached(memory, segment.decoder.projections[layer].module):
+        for start in range(0, len(demands), BATCH):
+            part = demands[start : start + BATCH]
+            batch = pad([d.row.ids for d in part], fill, "right").to(segment.decoder.device)
+            goals = _Goals.of(part, [0] * len(part), table)
+            final = segment.run(batch)
+            found.append(goals.loss(segment.decoder.logits(final[goals.row, goals.column])))
+    loss, leak = (torch.cat(parts) for parts in zip(*found, strict=True))
+    if not bool(torch.isfinite(loss).all()):
+        raise EditorError("the codebook gives a loss that is not finite")
+    return loss, leak
