@@ -18,6 +18,7 @@ EDITORS: "Registry[Editor]" = Registry(
         "r-rome": "safeedit.editors.rome:RRome",
         "emmet": "safeedit.editors.emmet:Emmet",
         "grace": "safeedit.editors.grace:Grace",
+        "prune": "safeedit.editors.prune:Prune",
         "ft-l": "safeedit.editors.finetune:FtL",
         "ft-m": "safeedit.editors.finetune:FtM",
     },

@@ -26,6 +26,14 @@ QUICK: dict[str, dict[str, object]] = {
     "rome": {"passes": 1, "steps": 3, "anchors": 0, "leak": 0.0},
     "r-rome": {"passes": 1, "steps": 3, "anchors": 0, "leak": 0.0},
     "emmet": {"passes": 2, "steps": 3, "anchors": 1, "leak": 0.0},
+    "prune": {
+        "steps": 12,
+        "rate": 1.0,
+        "anchor_weight": 0.0,
+        "text_weight": 0.0,
+        "random_masks": 1,
+        "leak": 0.0,
+    },
     "ft-l": {"epochs": 2},
     "ft-m": {"epochs": 2, "leak": 0.0},
 }
