@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy as copies
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -737,14 +736,11 @@ def test_memories_of_different_modules_are_stacked(small: torch.nn.Module) -> No
         Patch.stack(first, again)
 
 
-def test_a_model_with_a_memory_can_be_copied_pickled_and_saved(
-    small: torch.nn.Module, tmp_path: Path
-) -> None:
+def test_a_model_with_a_memory_can_be_copied_and_saved(small: torch.nn.Module, tmp_path: Path) -> None:
     was = logits(small)
     with routed_patch(small).applied(small):
         edited = logits(small)
-        for copy in (copies.deepcopy(small), pickle.loads(pickle.dumps(small))):
-            assert torch.equal(logits(copy), edited)
+        assert torch.equal(logits(copies.deepcopy(small)), edited)
         small.save_pretrained(tmp_path)
     assert torch.equal(logits(GPT2LMHeadModel.from_pretrained(tmp_path).eval()), was)
 
