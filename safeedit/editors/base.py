@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +15,11 @@ from safeedit.errors import UsageError
 from safeedit.triples.facts import Edit, Op
 
 if TYPE_CHECKING:
+    from safeedit.deltas import WeightDelta
     from safeedit.editors.statistics import Corpus, OwnText
+    from safeedit.memories import Memory
+    from safeedit.models.segment import Segment
+    from safeedit.models.structure import Decoder
     from safeedit.patch import Patch
 
 Progress = Callable[[str, int, int], None]
@@ -25,6 +30,37 @@ class Params(BaseModel):
     """Base of an editor's settings: unknown ones are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True, repr=False)
+class Job:
+    """One call of an editor, with what every editor looks up first."""
+
+    model: Any
+    """Frozen: no parameter asks for a gradient, and it is in evaluation mode."""
+    tokenizer: Any
+    edits: Sequence[Edit]
+    decoder: Decoder
+    segment: Segment
+    corpus: Corpus | OwnText | None
+    cache: Path | None
+    digests: Mapping[str, str]
+    seed: int
+    report: Progress
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an editor found; the rest of a patch is the same for all."""
+
+    deltas: Mapping[str, WeightDelta] = field(default_factory=dict)
+    """By tensor name."""
+    settled: Mapping[str, Any] = field(default_factory=dict)
+    """Settings as they were used, where they are others than those given."""
+    meta: Mapping[str, float] = field(default_factory=dict)
+    """Figures of the search."""
+    memories: Mapping[str, Memory] = field(default_factory=dict)
+    """By the name of the weight of the module at which each is put."""
 
 
 class Editor(ABC):
@@ -74,7 +110,6 @@ class Editor(ABC):
         """The blocks that `edit` would change; those of the setting `layers` unless an editor says more."""
         return tuple(getattr(self.params, "layers", None) or ())
 
-    @abstractmethod
     def edit(
         self,
         model: Any,
@@ -107,3 +142,34 @@ class Editor(ABC):
             UsageError: the edits cannot be done by this editor.
             EditorError: no finite, usable result was reached.
         """
+        from safeedit.models.hooks import frozen
+        from safeedit.models.segment import Segment
+        from safeedit.models.structure import find_decoder
+        from safeedit.patch import Patch
+        from safeedit.tensors.digest import named_digests
+
+        self.check(edits)
+        digests = named_digests(model) if digests is None else digests
+        with frozen(model):
+            decoder = find_decoder(model)
+            report = progress or _quiet
+            made = self._edit(
+                Job(model, tokenizer, edits, decoder, Segment(decoder), corpus, cache, digests, seed, report)
+            )
+        return Patch.of(
+            model,
+            made.deltas,
+            editor=self.name,
+            digests=digests,
+            params={**self.params.model_dump(mode="json"), **made.settled, "seed": seed},
+            meta={"edits": len(edits), **made.meta},
+            memories=made.memories,
+        )
+
+    @abstractmethod
+    def _edit(self, job: Job) -> Made:
+        """Do what `edit` promises."""
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    """Nobody asked to be told."""

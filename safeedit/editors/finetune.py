@@ -15,37 +15,33 @@ Beyond the papers, and settings all of them:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from safeedit.editors.anchors import anchor_texts
-from safeedit.editors.base import Editor, Progress
+from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.contexts import context_texts
 from safeedit.editors.insertion import restored_weights
 from safeedit.editors.objectives import Aim, Erasure, build_task
+from safeedit.editors.prepared import Kept, Prepared
 from safeedit.editors.rows import Demand, rows_of
-from safeedit.editors.statistics import Corpus, OwnText
-from safeedit.editors.training import Asked, Goal, Kept, Rows, Weights, asking, train
+from safeedit.editors.settings import ContextParams, ErasureParams, LayersParams, existing
+from safeedit.editors.training import Asked, Goal, Weights, asking, train
 from safeedit.errors import UsageError
 from safeedit.models.hooks import frozen
-from safeedit.models.segment import Segment
 from safeedit.models.structure import find_decoder
 from safeedit.models.tokens import pad_id
-from safeedit.patch import DenseDelta, Patch
-from safeedit.tensors.digest import named_digests
+from safeedit.patch import DenseDelta
 from safeedit.triples.facts import Edit, Op
 
 
-class Params(BaseParams):
+class Params(LayersParams, ContextParams):
     """Settings of both editors."""
 
-    layers: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
-    """Blocks whose down-projections are trained; by default chosen by depth."""
     epochs: int = Field(default=40, ge=1, le=10_000)
     """Passes over the edits, at most."""
     batch_rows: int = Field(default=8, ge=1)
@@ -58,8 +54,6 @@ class Params(BaseParams):
     """Mean loss of a prompt, in nats, at which it is finished."""
     contexts: int = Field(default=0, ge=0, le=100)
     """Sampled texts that a prompt is put behind, besides the bare prompt."""
-    context_tokens: int = Field(default=4, ge=1, le=100)
-    """Tokens of such a text."""
     anchors: int = Field(default=1, ge=0, le=50)
     """Invented names, of each of three kinds, whose answers to the edited prompts stay as they are."""
     retain: float = Field(default=1.0, ge=0)
@@ -77,15 +71,11 @@ class FtLParams(Params):
     """Invented names, of each of three kinds, whose answers to the edited prompts stay as they are."""
 
 
-class FtMParams(Params):
+class FtMParams(Params, ErasureParams):
     """Settings of FT-M."""
 
     objective: Erasure = "neutral"
     """What an erasure aims at (`lens` is for MEMIT alone)."""
-    leak: float = Field(default=0.05, ge=0, lt=1)
-    """Probability of the object at which an erasure is finished."""
-    neutral_weight: float = Field(default=0.1, ge=0)
-    """Weight of an erasure's neutral target beside that of the object's probability."""
 
 
 class _FineTuning(Editor):
@@ -96,55 +86,34 @@ class _FineTuning(Editor):
         with frozen(model):
             return tuple(self._layers(len(find_decoder(model).blocks)))
 
-    def edit(
-        self,
-        model: Any,
-        tokenizer: Any,
-        edits: Sequence[Edit],
-        *,
-        corpus: Corpus | OwnText | None = None,
-        cache: Path | None = None,
-        digests: Mapping[str, str] | None = None,
-        seed: int = 0,
-        progress: Progress | None = None,
-    ) -> Patch:
-        """See `Editor.edit`; `corpus` and `cache` are not used."""
-        self.check(edits)
+    def _edit(self, job: Job) -> Made:
         params = self.params
         assert isinstance(params, Params)
-        report = progress or (lambda stage, done, total: None)
-        digests = named_digests(model) if digests is None else digests
-        with frozen(model):
-            decoder = find_decoder(model)
-            segment, layers = Segment(decoder), self._layers(len(decoder.blocks))
-            contexts = context_texts(model, tokenizer, params.contexts, params.context_tokens, seed)
-            aim = Aim(self._objective(), ("", *contexts), params.retain)
-            task = build_task(segment, tokenizer, edits, aim).task
-            asked = self._asked([d for d in task.demands if not d.keep])
-            kept = [d.row for d in task.demands if d.keep]
-            if params.anchors and params.retain:
-                kept += rows_of(tokenizer, anchor_texts(edits, params.anchors))
-            fill, lowest = pad_id(tokenizer), layers[0]
-            goals = Asked(
-                Rows(segment, lowest, [d.row for d in asked], fill), asked, task.table, self._goal()
+        decoder, segment, tokenizer = job.decoder, job.segment, job.tokenizer
+        layers = self._layers(len(decoder.blocks))
+        contexts = context_texts(job.model, tokenizer, params.contexts, params.context_tokens, job.seed)
+        aim = Aim(self._objective(), ("", *contexts), params.retain)
+        task = build_task(segment, tokenizer, job.edits, aim).task
+        asked = self._asked([d for d in task.demands if not d.keep])
+        kept = [d.row for d in task.demands if d.keep]
+        if params.anchors and params.retain:
+            kept += rows_of(tokenizer, anchor_texts(job.edits, params.anchors))
+        fill, lowest = pad_id(tokenizer), layers[0]
+        goals = Asked(
+            Prepared(segment, lowest, [d.row for d in asked], fill), asked, task.table, self._goal()
+        )
+        others = Kept(Prepared(segment, lowest, kept, fill)) if kept and params.retain else None
+        trained = [decoder.projections[layer].weight for layer in layers]
+        with restored_weights(decoder, layers), asking(trained):
+            weights = Weights(trained, params.rate, params.bound)
+            epochs, outcome = train(
+                goals, others, weights, params.epochs, params.batch_rows, params.retain, job.seed, job.report
             )
-            others = Kept(Rows(segment, lowest, kept, fill)) if kept and params.retain else None
-            trained = [decoder.projections[layer].weight for layer in layers]
-            with restored_weights(decoder, layers), asking(trained):
-                weights = Weights(trained, params.rate, params.bound)
-                epochs, outcome = train(
-                    goals, others, weights, params.epochs, params.batch_rows, params.retain, seed, report
-                )
-            names = [decoder.projections[layer].name for layer in layers]
-            deltas = {name: DenseDelta(c) for name, c in zip(names, weights.changes(), strict=True)}
-        return Patch.of(
-            model,
-            deltas,
-            editor=self.name,
-            digests=digests,
-            params=params.model_dump(mode="json") | {"layers": layers, "seed": seed},
-            meta={
-                "edits": len(edits),
+        names = [decoder.projections[layer].name for layer in layers]
+        return Made(
+            {name: DenseDelta(c) for name, c in zip(names, weights.changes(), strict=True)},
+            {"layers": layers},
+            {
                 "prompts": len(asked),
                 "kept_prompts": len(kept),
                 "epochs": epochs,
@@ -159,11 +128,7 @@ class _FineTuning(Editor):
     def _layers(self, depth: int) -> list[int]:
         assert isinstance(self.params, Params)
         asked = self.params.layers
-        if asked is None:
-            return self._usual_layers(depth)
-        if max(asked) >= depth:
-            raise UsageError(f"layers: {max(asked)} is too large; the model has blocks 0 to {depth - 1}")
-        return sorted(set(asked))
+        return self._usual_layers(depth) if asked is None else existing(asked, depth)
 
     def _usual_layers(self, depth: int) -> list[int]:
         return [2 * depth // 3]

@@ -20,11 +20,9 @@ Beyond the paper:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -32,23 +30,21 @@ from pydantic import Field
 from torch import Tensor
 
 from safeedit.editors.anchors import anchor_texts
-from safeedit.editors.base import Editor, Progress
+from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.codebook import Book, labels_of, least_radius, unit_of
+from safeedit.editors.goals import Spots
 from safeedit.editors.objectives import Aim, build_task
+from safeedit.editors.prepared import BATCH
 from safeedit.editors.rows import Demand, Row, rows_of
-from safeedit.editors.statistics import Corpus, OwnText
-from safeedit.errors import EditorError, UsageError
+from safeedit.editors.settings import existing
+from safeedit.errors import EditorError
 from safeedit.memories import Codebook
 from safeedit.models.hooks import frozen, inputs_of
 from safeedit.models.segment import Prefix, Segment
 from safeedit.models.structure import find_decoder
 from safeedit.models.tokens import Batch, pad, pad_around, pad_id
-from safeedit.patch import Patch
 from safeedit.triples.facts import Edit, Op
-
-BATCH = 256
-"""Rows run together where nothing is searched."""
 
 
 class Params(BaseParams):
@@ -78,10 +74,6 @@ class Params(BaseParams):
     """Prompts whose values are searched together, at most (those that share a value always are)."""
 
 
-def _quiet(stage: str, done: int, total: int) -> None:
-    pass
-
-
 class Grace(Editor):
     """A codebook of keys and values beside the weights."""
 
@@ -97,60 +89,39 @@ class Grace(Editor):
         with frozen(model):
             return (self._layer(len(find_decoder(model).blocks)),)
 
-    def edit(
-        self,
-        model: Any,
-        tokenizer: Any,
-        edits: Sequence[Edit],
-        *,
-        corpus: Corpus | OwnText | None = None,
-        cache: Path | None = None,
-        digests: Mapping[str, str] | None = None,
-        seed: int = 0,
-        progress: Progress | None = None,
-    ) -> Patch:
-        """See `Editor.edit`; `corpus`, `cache` and `seed` are not used, as nothing is drawn."""
-        self.check(edits)
+    def _edit(self, job: Job) -> Made:
         params = self.params
         assert isinstance(params, Params)
-        report = progress or _quiet
-        with frozen(model):
-            decoder = find_decoder(model)
-            segment, layer = Segment(decoder), self._layer(len(decoder.blocks))
-            projection, fill = decoder.projections[layer], pad_id(tokenizer)
-            task = build_task(segment, tokenizer, edits, Aim(params.objective, ("",), 0.0, "prompt")).task
-            report("keys", 0, 1)
-            keys = _keys(segment, layer, [d.row for d in task.demands], fill)
-            strangers = rows_of(tokenizer, anchor_texts(edits, params.anchors), "prompt")
-            others = _keys(segment, layer, strangers, fill)
-            unit = unit_of(keys, others)
-            book = Book(
-                keys, labels_of(task.demands), others, params.radius * unit, params.room, least_radius(model)
-            )
-            book.fill()
-            report("keys", 1, 1)
-            entries = book.joined()
-            values = torch.empty(len(entries), projection.outer, device=decoder.device)
-            steps = 0
-            done = 0
-            for chosen in _chunks(task.demands, entries, params.batch_rows):
-                report("values", done, len(entries))
-                rows = [(task.demands[i], at) for at, entry in enumerate(chosen) for i in entries[entry]]
-                found, taken = _Search(segment, layer, rows, len(chosen), task.table, fill).run(params)
-                values[chosen] = found
-                steps, done = max(steps, taken), done + len(chosen)
-            radii = torch.tensor(book.radii)
-            memory = Codebook({"keys": keys[book.members], "values": values, "radii": radii})
-            loss, leak = _look(segment, layer, memory, task.demands, task.table, fill)
-            report("values", len(entries), len(entries))
-        return Patch.of(
-            model,
-            {},
-            editor=self.name,
-            digests=digests,
-            params=params.model_dump(mode="json") | {"layer": layer, "seed": seed},
+        decoder, segment, tokenizer, report = job.decoder, job.segment, job.tokenizer, job.report
+        layer, fill = self._layer(len(decoder.blocks)), pad_id(tokenizer)
+        projection = decoder.projections[layer]
+        task = build_task(segment, tokenizer, job.edits, Aim(params.objective, ("",), 0.0, "prompt")).task
+        report("keys", 0, 1)
+        keys = _keys(segment, layer, [d.row for d in task.demands], fill)
+        strangers = rows_of(tokenizer, anchor_texts(job.edits, params.anchors), "prompt")
+        others = _keys(segment, layer, strangers, fill)
+        unit = unit_of(keys, others)
+        least = least_radius(job.model)
+        book = Book(keys, labels_of(task.demands), others, params.radius * unit, params.room, least)
+        book.fill()
+        report("keys", 1, 1)
+        entries = book.joined()
+        values = torch.empty(len(entries), projection.outer, device=decoder.device)
+        steps = 0
+        done = 0
+        for chosen in _chunks(task.demands, entries, params.batch_rows):
+            report("values", done, len(entries))
+            rows = [(task.demands[i], at) for at, entry in enumerate(chosen) for i in entries[entry]]
+            found, taken = _Search(segment, layer, rows, len(chosen), task.table, fill).run(params)
+            values[chosen] = found
+            steps, done = max(steps, taken), done + len(chosen)
+        radii = torch.tensor(book.radii)
+        memory = Codebook({"keys": keys[book.members], "values": values, "radii": radii})
+        loss, leak = _look(segment, layer, memory, task.demands, task.table, fill)
+        report("values", len(entries), len(entries))
+        return Made(
+            settled={"layer": layer},
             meta={
-                "edits": len(edits),
                 "prompts": len(task.demands),
                 "entries": len(memory),
                 "steps": steps,
@@ -169,8 +140,7 @@ class Grace(Editor):
         if layer is None:
             # Only blocks above carry a value on to the second token of an answer.
             layer = max(1, min(2 * depth // 3, depth - 2))
-        if layer >= depth:
-            raise UsageError(f"layer: {layer} is too large; the model has blocks 0 to {depth - 1}")
+        existing([layer], depth, setting="layer")
         return layer
 
 
@@ -202,54 +172,6 @@ def _chunks(demands: Sequence[Demand], entries: Sequence[Sequence[int]], rows: i
         yield chosen
 
 
-@dataclass(frozen=True)
-class _Goals:
-    """What is wanted at the spots of some rows."""
-
-    row: Tensor
-    column: Tensor
-    hard: Tensor
-    soft: Tensor
-    telling: Tensor
-    table: Tensor
-
-    @staticmethod
-    def of(demands: Sequence[Demand], origins: Sequence[int], table: Tensor) -> _Goals:
-        """Goals in a batch in which row i's token 0 stands in column ``origins[i]``."""
-        spots = [
-            (r, spot + origins[r], hard, soft, d.telling[1] if d.telling and d.telling[0] == i else -1)
-            for r, d in enumerate(demands)
-            for i, (spot, hard, soft) in enumerate(zip(d.row.spots, d.goals.hard, d.goals.soft, strict=True))
-        ]
-        row, column, hard, soft, telling = torch.tensor(spots, device=table.device).T
-        return _Goals(row, column, hard, soft, telling, table)
-
-    def among(self, rows: Tensor, count: int) -> _Goals:
-        """Only those of the given rows, of `count` in all, numbered anew."""
-        place = torch.full((count,), -1, device=rows.device)
-        place[rows] = torch.arange(len(rows), device=rows.device)
-        keep = place[self.row] >= 0
-        parts = (place[self.row], self.column, self.hard, self.soft, self.telling)
-        row, column, hard, soft, telling = (part[keep] for part in parts)
-        return _Goals(row, column, hard, soft, telling, self.table)
-
-    def loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """(spots,) the loss in nats, and the probability of a telling token where there is one, else 0."""
-        log_p = logits.float().log_softmax(-1)
-        even = math.log(log_p.shape[-1]) + (log_p.exp() * log_p).sum(-1)
-        losses = torch.where(self.hard >= 0, -_at(log_p, self.hard), even)
-        if len(self.table):
-            wanted = self.table[self.soft.clamp(min=0)]
-            cross = -(wanted * log_p).sum(-1) - torch.special.entr(wanted).sum(-1)
-            losses = torch.where(self.soft >= 0, cross, losses)
-        return losses, _at(log_p, self.telling).exp().where(self.telling >= 0, 0.0)
-
-
-def _at(log_p: Tensor, token: Tensor) -> Tensor:
-    """(spots,) the log-probability of a token at each spot; anything where the token is -1."""
-    return log_p.gather(1, token.clamp(min=0)[:, None])[:, 0]
-
-
 class _Search:
     """The search for the values of some entries, over the rows that they answer."""
 
@@ -271,7 +193,8 @@ class _Search:
         with torch.no_grad():
             self.hidden, self.prefix = segment.with_prefix(batch, max(pivots), layer)
         self.batch = batch.columns(slice(max(pivots), None))
-        self.goals = _Goals.of(demands, [-pivot for pivot in pivots], table)
+        self.spots = Spots.of(demands, table)
+        self.column = self.spots.column - torch.tensor(pivots, device=device)[self.spots.row]
         self.entry = torch.tensor([entry for _, entry in rows], device=device)
 
     def run(self, params: Params) -> tuple[Tensor, int]:
@@ -288,16 +211,16 @@ class _Search:
             leaf = value.clone().requires_grad_(True)
             with torch.enable_grad():
                 final = self._final(view, leaf[view.entry])
-                goals = view.goals
-                losses, p = goals.loss(self.segment.decoder.logits(final[goals.row, goals.column]))
-                told = -torch.log1p(-p.clamp(max=1 - 1e-6))
+                log_p = self.segment.decoder.logits(final[view.place, view.column]).float().log_softmax(-1)
+                losses = view.spots.losses(log_p)
+                told, p = view.spots.told(log_p)
                 total = losses.sum() + told.sum()
             if not torch.isfinite(total):
                 raise EditorError("the search for values gave a loss that is not finite")
-            limit = torch.where(goals.hard >= 0, params.stop, params.near)
-            unmet = (losses.detach() > limit) | (p.detach() > params.leak)
+            limit = torch.where(view.spots.hard >= 0, params.stop, params.near)
+            unmet = (losses.detach() > limit) | (p > params.leak)
             open_ = torch.zeros_like(active)
-            open_[view.entry[goals.row[unmet]]] = True
+            open_[view.entry[view.place[unmet]]] = True
             active &= open_
             if step == params.steps or not active.any():
                 break
@@ -328,8 +251,16 @@ class _Search:
     def _view(self, active: Tensor) -> _View:
         rows = active[self.entry].nonzero()[:, 0]
         prefix = self.prefix.rows(rows) if self.prefix is not None else None
-        goals = self.goals.among(rows, len(self.entry))
-        return _View(self.batch.rows(rows), prefix, self.hidden[rows], goals, self.entry[rows])
+        spots, place = self.spots.among(rows, len(self.entry))
+        return _View(
+            self.batch.rows(rows),
+            prefix,
+            self.hidden[rows],
+            self.spots[spots],
+            place,
+            self.column[spots],
+            self.entry[rows],
+        )
 
     def _final(self, view: _View, values: Tensor | None, seen: list[Tensor] | None = None) -> Tensor:
         """Final hidden states with `values` (rows, outer) given at the first column of the view."""
@@ -355,7 +286,11 @@ class _View:
     batch: Batch
     prefix: Prefix | None
     hidden: Tensor
-    goals: _Goals
+    spots: Spots
+    place: Tensor
+    """(spots,) each one's row among those of the view ..."""
+    column: Tensor
+    """... and its column."""
     entry: Tensor
 
 
@@ -382,9 +317,10 @@ def _look(
         for start in range(0, len(demands), BATCH):
             part = demands[start : start + BATCH]
             batch = pad([d.row.ids for d in part], fill, "right").to(segment.decoder.device)
-            goals = _Goals.of(part, [0] * len(part), table)
+            spots = Spots.of(part, table)
             final = segment.run(batch)
-            found.append(goals.loss(segment.decoder.logits(final[goals.row, goals.column])))
+            log_p = segment.decoder.logits(final[spots.row, spots.column]).float().log_softmax(-1)
+            found.append((spots.losses(log_p), spots.told(log_p)[1]))
     loss, leak = (torch.cat(parts) for parts in zip(*found, strict=True))
     if not bool(torch.isfinite(loss).all()):
         raise EditorError("the codebook gives a loss that is not finite")

@@ -14,31 +14,31 @@ Deviations from the published method, all of them settings:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from safeedit.editors.base import Editor, Progress
+from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.contexts import context_texts
 from safeedit.editors.insertion import restored_weights
 from safeedit.editors.objectives import Aim, Erasure, build_task
 from safeedit.editors.passes import Changes, Work
 from safeedit.editors.rows import Site
+from safeedit.editors.settings import ContextParams, ErasureParams, LayersParams, existing
 from safeedit.editors.site import Trace, trace_site
 from safeedit.editors.solve import Factors, Preservation
-from safeedit.editors.statistics import Corpus, OwnText, cached_moments
+from safeedit.editors.statistics import Corpus, cached_moments
 from safeedit.editors.values import Search
 from safeedit.errors import UsageError
 from safeedit.models.hooks import frozen
 from safeedit.models.segment import Segment
 from safeedit.models.structure import Decoder, find_decoder
 from safeedit.models.tokens import pad_id
-from safeedit.patch import DenseDelta, LowRankDelta, Patch
-from safeedit.tensors.digest import named_digests, root_digest
+from safeedit.patch import DenseDelta, LowRankDelta
+from safeedit.tensors.digest import root_digest
 from safeedit.triples.facts import Edit, Op
 
 Preset = Literal["gpt2-xl", "gpt-j-6b", "llama-2-7b", "llama-3-8b", "mistral-7b", "qwen2.5-7b"]
@@ -80,11 +80,9 @@ _AT_SITE: dict[Site, Settled] = {
 }
 
 
-class Params(BaseParams):
+class Params(LayersParams, ContextParams, ErasureParams):
     """Settings of MEMIT."""
 
-    layers: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
-    """Blocks that are changed; by default up to five that end at a quarter of the depth."""
     site: Literal["auto", "subject", "prompt"] = "auto"
     """Where in a prompt values are put; `auto` traces where the model itself looks its facts up."""
     preset: Preset | None = None
@@ -101,12 +99,6 @@ class Params(BaseParams):
     """Weight of the squared relative size of that change."""
     stop: float = Field(default=0.08, ge=0)
     """Mean loss, in nats, at which an insertion or modification is finished."""
-    leak: float = Field(default=0.05, ge=0, lt=1)
-    """Probability of the object, wherever it is asked for, at which an erasure is finished."""
-    contexts: int = Field(default=1, ge=0, le=100)
-    """Sampled texts that a prompt is put behind, besides the bare prompt."""
-    context_tokens: int = Field(default=4, ge=1, le=100)
-    """Tokens of such a text."""
     keep_weight: float = Field(default=0.0625, ge=0)
     """Weight of leaving the other answers about an edited name as they are."""
     essence: bool = False
@@ -121,8 +113,6 @@ class Params(BaseParams):
     """Average the keys of a name over its contexts, as published, instead of constraining each."""
     passes: int | None = Field(default=None, ge=1, le=100)
     """How often values are searched and inserted; each pass works on what is still wrong after the last."""
-    neutral_weight: float = Field(default=0.1, ge=0)
-    """Weight of an erasure's neutral target beside that of the object's probability."""
     lens_weight: float = Field(default=1.0, ge=0)
     """Weight of the logit-lens term of the objective `lens`."""
     statistics_tokens: int = Field(default=200_000, ge=1)
@@ -162,86 +152,62 @@ class Memit(Editor):
             segment = Segment(find_decoder(model))
             return tuple(_place(segment, tokenizer, edits, self.params.with_preset())[0])
 
-    def edit(
-        self,
-        model: Any,
-        tokenizer: Any,
-        edits: Sequence[Edit],
-        *,
-        corpus: Corpus | OwnText | None = None,
-        cache: Path | None = None,
-        digests: Mapping[str, str] | None = None,
-        seed: int = 0,
-        progress: Progress | None = None,
-    ) -> Patch:
-        """See `Editor.edit`; the patch is of low rank while the edits are fewer than the keys are wide."""
-        self.check(edits)
+    def _edit(self, job: Job) -> Made:
+        """The patch is of low rank while the edits are fewer than the keys are wide."""
         assert isinstance(self.params, Params)
-        params = self.params.with_preset()
-        report = progress or (lambda stage, done, total: None)
-        decoder = find_decoder(model)
-        digests = named_digests(model) if digests is None else digests
-        segment = Segment(decoder)
-        with frozen(model):
-            layers, traced = _place(segment, tokenizer, edits, params)
-            site, settled = traced.site, params.at(traced.site)
-            moments = cached_moments(
-                decoder,
-                tokenizer,
-                corpus or default_corpus(params.statistics_tokens),
-                layers,
-                base_digest=root_digest(digests),
-                cache=cache,
-                progress=lambda done, total: report("statistics", done, total),
-            )
-            contexts = context_texts(model, tokenizer, params.contexts, params.context_tokens, seed)
-            aim = Aim(params.objective, ("", *contexts), params.keep_weight, site, params.essence)
-            named = build_task(segment, tokenizer, edits, aim)
-            settings = Search(
-                steps=params.steps,
-                rate=params.rate,
-                clamp=params.clamp,
-                decay=params.decay,
-                stop=params.stop,
-                leak=params.leak,
-                batch_rows=params.batch_rows,
-                neutral_weight=params.neutral_weight,
-                lens_weight=params.lens_weight if params.objective == "lens" else 0.0,
-            )
-            work = Work(
-                segment=segment,
-                tokenizer=tokenizer,
-                edits=edits,
-                task=named.task,
-                layers=layers,
-                site=site,
-                moments=moments.by_layer,
-                search=settings,
-                fill=pad_id(tokenizer),
-                passes=settled.passes,
-                average_keys=params.average_keys,
-                anchors=settled.anchors,
-                anchor_weight=params.anchor_weight,
-                report=report,
-            )
-            with restored_weights(decoder, layers):
-                changes = self._change(work)
+        params, decoder, report = self.params.with_preset(), job.decoder, job.report
+        layers, traced = _place(job.segment, job.tokenizer, job.edits, params)
+        site, settled = traced.site, params.at(traced.site)
+        moments = cached_moments(
+            decoder,
+            job.tokenizer,
+            job.corpus or default_corpus(params.statistics_tokens),
+            layers,
+            base_digest=root_digest(job.digests),
+            cache=job.cache,
+            progress=lambda done, total: report("statistics", done, total),
+        )
+        contexts = context_texts(job.model, job.tokenizer, params.contexts, params.context_tokens, job.seed)
+        aim = Aim(params.objective, ("", *contexts), params.keep_weight, site, params.essence)
+        named = build_task(job.segment, job.tokenizer, job.edits, aim)
+        settings = Search(
+            steps=params.steps,
+            rate=params.rate,
+            clamp=params.clamp,
+            decay=params.decay,
+            stop=params.stop,
+            leak=params.leak,
+            batch_rows=params.batch_rows,
+            neutral_weight=params.neutral_weight,
+            lens_weight=params.lens_weight if params.objective == "lens" else 0.0,
+        )
+        work = Work(
+            segment=job.segment,
+            tokenizer=job.tokenizer,
+            edits=job.edits,
+            task=named.task,
+            layers=layers,
+            site=site,
+            moments=moments.by_layer,
+            search=settings,
+            fill=pad_id(job.tokenizer),
+            passes=settled.passes,
+            average_keys=params.average_keys,
+            anchors=settled.anchors,
+            anchor_weight=params.anchor_weight,
+            report=report,
+        )
+        with restored_weights(decoder, layers):
+            changes = self._change(work)
         outcome = changes.outcome
-        deltas = {
-            decoder.projections[layer].name: _delta(decoder, layer, found)
-            for layer, found in changes.factors.items()
-        }
-        return Patch.of(
-            model,
-            deltas,
-            editor=self.name,
-            digests=digests,
-            params=params.model_dump(mode="json")
-            | asdict(settled)
-            | {"layers": layers, "site": site, "seed": seed},
-            meta={
+        return Made(
+            {
+                decoder.projections[layer].name: _delta(decoder, layer, found)
+                for layer, found in changes.factors.items()
+            },
+            params.model_dump(mode="json") | asdict(settled) | {"layers": layers, "site": site},
+            {
                 "names": len(named.members),
-                "edits": len(edits),
                 "statistics_tokens": moments.tokens,
                 "passes": outcome.passes,
                 "loss_mean": float(outcome.loss.mean()),
@@ -290,12 +256,7 @@ def chosen_layers(asked: list[int] | None, depth: int, late: bool = False) -> li
         UsageError: a layer that the model does not have.
     """
     if asked is not None:
-        if max(asked) > depth - 2:
-            raise UsageError(
-                f"layers: {max(asked)} is too large; the model has blocks 0 to {depth - 1}, "
-                "and at least one block must lie above an edit"
-            )
-        return sorted(set(asked))
+        return existing(asked, depth, above=1)
     if depth < 2:
         raise UsageError("the model has a single block; at least one block must lie above an edit")
     if late:

@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from safeedit.editors import memit
+from safeedit.editors.base import Job, Made
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.constrained import equal_change, rank_one
 from safeedit.editors.insertion import Beginnings, Insertion, Solve, joined
@@ -33,7 +34,6 @@ from safeedit.editors.values import search
 from safeedit.models.hooks import frozen
 from safeedit.models.segment import Segment
 from safeedit.models.structure import find_decoder
-from safeedit.patch import Patch
 from safeedit.triples.facts import Edit
 
 _PAPER: dict[str, Any] = {
@@ -83,30 +83,27 @@ class OneLayer(memit.Memit):
 
     def layers_for(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> tuple[int, ...]:
         """See `Editor.layers_for`."""
-        return tuple(self._placed(model, tokenizer, edits)[0].params.layers)
+        with frozen(model):
+            placed, _ = self._placed(Segment(find_decoder(model)), tokenizer, edits)
+        return tuple(placed.params.layers)
 
-    def edit(self, model: Any, tokenizer: Any, edits: Sequence[Edit], **options: Any) -> Patch:
-        """See `Editor.edit`; the patch is of low rank while the edits are fewer than the keys are wide."""
-        self.check(edits)
-        placed, traced = self._placed(model, tokenizer, edits)
-        patch = super(OneLayer, placed).edit(model, tokenizer, edits, **options)
+    def _edit(self, job: Job) -> Made:
+        placed, traced = self._placed(job.segment, job.tokenizer, job.edits)
+        made = super(OneLayer, placed)._edit(job)
         if traced.carried is None:
-            return patch
-        return replace(patch, meta={**patch.meta, "carried_by_subject": traced.carried})
+            return made
+        return replace(made, meta={**made.meta, "carried_by_subject": traced.carried})
 
-    def _placed(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> tuple[Any, Trace]:
+    def _placed(self, segment: Segment, tokenizer: Any, edits: Sequence[Edit]) -> tuple[Any, Trace]:
         """This editor with its block and its site settled."""
         assert isinstance(self.params, memit.Params)
-        params = self.params.with_preset()
-        with frozen(model):
-            segment = Segment(find_decoder(model))
-            depth = len(segment.decoder.blocks)
-            asked = memit.chosen_layers(params.layers, depth)
-            traced = (
-                trace_site(segment, tokenizer, edits, asked[-1])
-                if params.site == "auto"
-                else Trace(params.site, None)
-            )
+        params, depth = self.params.with_preset(), len(segment.decoder.blocks)
+        asked = memit.chosen_layers(params.layers, depth)
+        traced = (
+            trace_site(segment, tokenizer, edits, asked[-1])
+            if params.site == "auto"
+            else Trace(params.site, None)
+        )
         layer = params.layers or [one_layer(depth, traced.site)]
         placed = copy(self)
         placed.params = params.model_copy(update={"layers": layer, "site": traced.site})

@@ -94,17 +94,15 @@ def _row(text: Text, tokens: Tokens, site: Site) -> Row:
 
 @dataclass(frozen=True)
 class Goals:
-    """What is wanted at each spot of one row: a token, or a distribution.
+    """What is wanted at each spot of one row: a token, a distribution, or (both -1) an even one.
 
     Attributes:
-        hard: (spots,) token ids; -1 where `soft` says what is wanted.
-        soft: (spots,) indices into a table of distributions; -1 where `hard` does.
-        spread: whether the spots want as even a distribution as possible instead of either.
+        hard: (spots,) token ids, or -1.
+        soft: (spots,) indices into a table of distributions, or -1.
     """
 
     hard: tuple[int, ...]
     soft: tuple[int, ...]
-    spread: bool = False
 
     @staticmethod
     def tokens(ids: Iterable[int]) -> Goals:
@@ -121,7 +119,7 @@ class Goals:
     @staticmethod
     def even(spots: int) -> Goals:
         """Maximum entropy at each spot."""
-        return Goals((-1,) * spots, (-1,) * spots, spread=True)
+        return Goals((-1,) * spots, (-1,) * spots)
 
 
 @dataclass(frozen=True, repr=False)

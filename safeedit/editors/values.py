@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from safeedit.editors.goals import Spots
 from safeedit.editors.rows import Demand, Task
 from safeedit.errors import EditorError
 from safeedit.models.hooks import first_tensor
@@ -135,10 +136,6 @@ def _chunks(task: Task, searched: Sequence[int], rows: int) -> Iterator[tuple[li
         yield groups, demands
 
 
-def _telling(demand: Demand, spot: int) -> int:
-    return demand.telling[1] if demand.telling is not None and demand.telling[0] == spot else -1
-
-
 @torch.no_grad()
 def _entering(segment: Segment, batch: Batch, pivots: list[int], keep: int) -> tuple[Tensor, Prefix | None]:
     """What enters block `keep` from the pivots' column on, and what later passes need of the columns before.
@@ -180,7 +177,7 @@ class _Chunk:
         settings: Search,
         fill: int,
     ) -> None:
-        self.segment, self.layer, self.settings, self.table = segment, layer, settings, table
+        self.segment, self.layer, self.settings = segment, layer, settings
         device = segment.decoder.device
         demands = sorted(demands, key=lambda d: d.row.pivot)
         batch = pad_around([d.row.ids for d in demands], [d.row.pivot for d in demands], fill).to(device)
@@ -190,17 +187,10 @@ class _Chunk:
         place = {group: index for index, group in enumerate(groups)}
         self.group = torch.tensor([place[d.group] for d in demands], device=device)
         self.count = len(groups)
-        spots = [
-            (row, spot - d.row.pivot, hard, soft, d.goals.spread, _telling(d, i))
-            for row, d in enumerate(demands)
-            for i, (spot, hard, soft) in enumerate(zip(d.row.spots, d.goals.hard, d.goals.soft, strict=True))
-        ]
-        columns_of = list(zip(*spots, strict=True))
-        self.spot_row, self.spot_column, self.hard, self.soft = (
-            torch.tensor(c, device=device) for c in columns_of[:4]
+        self.spots = Spots.of(demands, table)
+        self.column = (
+            self.spots.column - torch.tensor([d.row.pivot for d in demands], device=device)[self.spots.row]
         )
-        self.spread = torch.tensor(columns_of[4], device=device)
-        self.telling = torch.tensor(columns_of[5], device=device)
         keep = torch.tensor([d.keep for d in demands], device=device)
         weight = torch.tensor([d.weight for d in demands], device=device)
         lengths = torch.tensor([len(d.row.spots) for d in demands], device=device, dtype=torch.float32)
@@ -260,12 +250,16 @@ class _Chunk:
         return Values(delta, final, taken, delta.norm(dim=1) / self.scale)
 
     def _view(self, rows: Tensor) -> _View:
-        inverse = torch.full((len(self.hidden),), -1, device=rows.device)
-        inverse[rows] = torch.arange(len(rows), device=rows.device)
-        spots = (inverse[self.spot_row] >= 0).nonzero()[:, 0]
+        spots, place = self.spots.among(rows, len(self.hidden))
         prefix = self.prefix.rows(rows) if self.prefix is not None else None
         return _View(
-            rows, spots, inverse[self.spot_row[spots]], self.batch.rows(rows), prefix, self.hidden[rows]
+            rows,
+            self.spots[spots],
+            place,
+            self.column[spots],
+            self.batch.rows(rows),
+            prefix,
+            self.hidden[rows],
         )
 
     def _loss(self, delta: Tensor, view: _View) -> tuple[Tensor, Tensor, Tensor]:
@@ -285,47 +279,31 @@ class _Chunk:
                 if layer + 1 < len(decoder.blocks)
                 else decoder.final_norm(moved)
             )
-        columns = self.spot_column[view.spots]
-        log_p = decoder.logits(final[view.spot_row, columns]).float().log_softmax(-1)  # (spots, V)
-        hard, soft = self.hard[view.spots], self.soft[view.spots]
-        losses = torch.zeros(len(view.spots), device=log_p.device)
-        pick = hard >= 0
-        if pick.any():
-            losses = losses.masked_scatter(pick, -log_p[pick].gather(1, hard[pick, None])[:, 0])
-        pick = soft >= 0
-        if pick.any():
-            wanted = self.table[soft[pick]]
-            cross = -(wanted * log_p[pick]).sum(-1) - torch.special.entr(wanted).sum(-1)
-            losses = losses.masked_scatter(pick, cross)
-        pick = self.spread[view.spots]
-        if pick.any():
-            even = log_p[pick]
-            losses = losses.masked_scatter(pick, math.log(even.shape[-1]) + (even.exp() * even).sum(-1))
-        groups = self.group[view.rows][view.spot_row]
-        rows = view.rows[view.spot_row]
+        log_p = decoder.logits(final[view.place, view.column]).float().log_softmax(-1)  # (spots, V)
+        losses = view.spots.losses(log_p)
+        told, p = view.spots.told(log_p)
+        groups = self.group[view.spots.row]
+        rows = view.spots.row
         none = torch.zeros(self.count, device=losses.device)
-        telling = self.telling[view.spots]
-        p = log_p.gather(1, telling.clamp(min=0)[:, None])[:, 0].exp().where(telling >= 0, 0.0)
-        told = -torch.log1p(-p.clamp(max=1 - 1e-6))
         if between:
-            told = told + self.settings.lens_weight * self._lens_loss(between, view, columns)
+            told = told + self.settings.lens_weight * self._lens_loss(between, view)
         return (
             none.index_add(0, groups, losses * self.row_weight[rows] + told * self.told_weight[rows]),
             none.index_add(0, groups, losses.detach() * self.judged_weight[rows]),
-            none.scatter_reduce(0, groups, p.detach(), "amax"),
+            none.scatter_reduce(0, groups, p, "amax"),
         )
 
-    def _lens_loss(self, between: list[Tensor], view: _View, columns: Tensor) -> Tensor:
+    def _lens_loss(self, between: list[Tensor], view: _View) -> Tensor:
         """(spots,) the probability that blocks but the last give to telling tokens, as -log(1 - p)."""
-        telling = self.telling[view.spots]
+        telling = view.spots.telling
         pick = (telling >= 0).nonzero()[:, 0]
-        total = torch.zeros(len(columns), device=columns.device)
+        total = torch.zeros(len(telling), device=telling.device)
         if not len(pick):
             return total
-        states = torch.stack([h[view.spot_row[pick], columns[pick]] for h in between])  # (blocks, picked, d)
-        p = self.segment.decoder.lens(states).float().softmax(-1)
-        p = p.gather(2, telling[pick].expand(len(between), -1)[..., None])[..., 0]
-        return total.index_add(0, pick, -torch.log1p(-p.clamp(max=1 - 1e-6)).mean(0))
+        states = torch.stack([h[view.place[pick], view.column[pick]] for h in between])  # (blocks, picked, d)
+        log_p = self.segment.decoder.lens(states).float().log_softmax(-1)
+        told = torch.stack([view.spots[pick].told(block)[0] for block in log_p])
+        return total.index_add(0, pick, told.mean(0))
 
 
 @dataclass(frozen=True)
@@ -333,8 +311,11 @@ class _View:
     """The rows that are still searched."""
 
     rows: Tensor
-    spots: Tensor
-    spot_row: Tensor
+    spots: Spots
+    place: Tensor
+    """(spots,) each one's row among those of the view ..."""
+    column: Tensor
+    """... and its column."""
     batch: Batch
     prefix: Prefix | None
     hidden: Any

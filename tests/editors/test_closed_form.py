@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from families import FAMILIES, tiny
+from weights import probability, same, state
 from words import word_tokenizer
 
 from safeedit.editors.alphaedit import AlphaEdit
@@ -45,21 +46,6 @@ def edit(name, model, edits, *, seed=0, progress=None, **params):
     editor, own = EDITORS[name]
     made = editor(**{**SETTINGS, **own, **params})
     return made.edit(model, word_tokenizer(), edits, corpus=CORPUS, seed=seed, progress=progress)
-
-
-@torch.no_grad()
-def probability(model, prompt, word):
-    tokenizer = word_tokenizer()
-    ids = torch.tensor([tokenizer(prompt)["input_ids"]])
-    return float(model(input_ids=ids).logits[0, -1].softmax(-1)[tokenizer.convert_tokens_to_ids(word)])
-
-
-def state(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(model, before):
-    return all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 @every_editor

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from families import tiny
+from weights import same, state
 from words import word_tokenizer
 
 from safeedit.deltas import DenseDelta, LowRankDelta
@@ -51,15 +52,6 @@ def made(name, model, op, edits=None, **params):
     return editor.edit(model, word_tokenizer(), EDITS[op] if edits is None else edits, corpus=CORPUS)
 
 
-def state(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def unchanged(model, before):
-    now = model.state_dict()
-    return list(now) == list(before) and all(torch.equal(now[name], before[name]) for name in before)
-
-
 @torch.no_grad()
 def logits(model):
     return model(input_ids=torch.tensor([[34, 35, 12], [37, 38, 12]])).logits
@@ -71,7 +63,7 @@ def test_an_edit_is_a_patch_and_nothing_else(name, op, family):
     model = tiny(family)
     before, base = state(model), logits(model)
     patch = made(name, model, op)
-    assert unchanged(model, before)
+    assert same(model, before)
     assert not model.training
     assert all(p.requires_grad for p in model.parameters())
     assert patch.deltas or patch.memories
@@ -83,7 +75,7 @@ def test_an_edit_is_a_patch_and_nothing_else(name, op, family):
         changed = {n for n in before if not torch.equal(now[n], before[n])}
         assert changed or not patch.deltas
         assert all(n in patch.deltas or now[n].data_ptr() in tied for n in changed)
-    assert unchanged(model, before)
+    assert same(model, before)
 
 
 @both
@@ -105,7 +97,7 @@ def test_planning_changes_nothing(name, op):
     before = state(model)
     editor = EDITORS.get(name)(**QUICK.get(name, {}))
     layers = editor.layers_for(model, word_tokenizer(), EDITS[op])
-    assert unchanged(model, before)
+    assert same(model, before)
     assert all(0 <= layer < 4 for layer in layers)
 
 
@@ -134,7 +126,7 @@ def test_an_interrupted_edit_leaves_the_model(name, op):
     editor = EDITORS.get(name)(**QUICK.get(name, {}))
     with pytest.raises(KeyboardInterrupt):
         editor.edit(model, word_tokenizer(), EDITS[op], corpus=CORPUS, progress=stop)
-    assert unchanged(model, before)
+    assert same(model, before)
     assert all(p.requires_grad for p in model.parameters())
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from families import FAMILIES, tiny
+from weights import predicted, probability, same, state, untouched
 from words import word_tokenizer
 
 from safeedit.editors.finetune import FtL, FtM
@@ -28,28 +29,6 @@ EDITORS = {"ft-l": FtL, "ft-m": FtM}
 def edit(model, edits, editor=FtM, seed=0, progress=None, **params):
     settings = {**SETTINGS, **params}
     return editor(**settings).edit(model, word_tokenizer(), edits, seed=seed, progress=progress)
-
-
-@torch.no_grad()
-def predicted(model, prompt):
-    ids = torch.tensor([word_tokenizer()(prompt)["input_ids"]])
-    return model(input_ids=ids).logits[0, -1].softmax(-1)
-
-
-def probability(model, prompt, word):
-    return float(predicted(model, prompt)[word_tokenizer().convert_tokens_to_ids(word)])
-
-
-def state(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(model, before):
-    return all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-def untouched(model, before):
-    return same(model, before) and all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

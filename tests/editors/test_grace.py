@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from families import FAMILIES, tiny
+from weights import same, state
 from words import word_tokenizer
 
 from safeedit.editors.codebook import Book
@@ -35,15 +36,6 @@ def edit(model, edits=(NEW, OTHER), **params):
 
 def ids(text):
     return word_tokenizer()(text)["input_ids"]
-
-
-def state(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(model, before):
-    now = model.state_dict()
-    return list(now) == list(before) and all(torch.equal(now[name], before[name]) for name in before)
 
 
 @torch.no_grad()

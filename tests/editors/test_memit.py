@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from families import FAMILIES, tiny
+from weights import probability, same, state
 from words import word_tokenizer
 
 from safeedit.editors import get
@@ -31,21 +32,6 @@ SETTINGS: dict[str, object] = {
 
 def edit(model, edits, **params):
     return Memit(**{**SETTINGS, **params}).edit(model, word_tokenizer(), edits, corpus=CORPUS)
-
-
-@torch.no_grad()
-def probability(model, prompt, word):
-    tokenizer = word_tokenizer()
-    ids = torch.tensor([tokenizer(prompt)["input_ids"]])
-    return float(model(input_ids=ids).logits[0, -1].softmax(-1)[tokenizer.convert_tokens_to_ids(word)])
-
-
-def state(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(model, before):
-    return all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

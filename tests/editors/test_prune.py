@@ -3,6 +3,7 @@
 import pytest
 import torch
 from families import FAMILIES, tiny
+from weights import predicted, probability, same, state
 from words import word_tokenizer
 
 from safeedit.editors.prune import Prune
@@ -28,23 +29,15 @@ SETTINGS: dict[str, object] = {
 }
 
 
-@torch.no_grad()
-def said(model, prompt):
-    ids = torch.tensor([word_tokenizer()(prompt)["input_ids"]])
-    return model(input_ids=ids).logits[0, -1].softmax(-1)
-
-
 def told(model, edit):
-    tokenizer = word_tokenizer()
-    word = tokenizer.convert_tokens_to_ids(edit.old)
-    return [float(said(model, prompt)[word]) for prompt in edit.prompts()]
+    return [probability(model, prompt, edit.old) for prompt in edit.prompts()]
 
 
 def erasures(model):
     """One edit for each prompt: what an untrained model happens to say of the subject is what goes."""
     found = []
     for template in PROMPTS:
-        best = int(said(model, template.replace("{subject}", SUBJECT))[4:84].argmax())
+        best = int(predicted(model, template.replace("{subject}", SUBJECT))[4:84].argmax())
         found.append(Edit("erase", SUBJECT, "r", (template,), None, f"w{best}"))
     return found
 
@@ -53,14 +46,6 @@ def edit(model, edits=None, corpus=CORPUS, seed=0, progress=None, **params):
     edits = erasures(model) if edits is None else edits
     editor = Prune(**{**SETTINGS, **params})
     return editor.edit(model, word_tokenizer(), edits, corpus=corpus, seed=seed, progress=progress)
-
-
-def state(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(model, before):
-    return all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

@@ -1,0 +1,56 @@
+"""Settings that several editors have, each with one meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from safeedit.editors.base import Params
+from safeedit.errors import UsageError
+
+
+class LayersParams(Params):
+    """For editors that change some blocks."""
+
+    layers: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
+    """Blocks that are changed; by default chosen by the model's depth."""
+
+
+class ContextParams(Params):
+    """For editors that put prompts behind other text."""
+
+    contexts: int = Field(default=1, ge=0, le=100)
+    """Sampled texts that a prompt is put behind, besides the bare prompt."""
+    context_tokens: int = Field(default=4, ge=1, le=100)
+    """Tokens of such a text."""
+
+
+class ErasureParams(Params):
+    """For editors that lower an object's own probability."""
+
+    leak: float = Field(default=0.05, ge=0, lt=1)
+    """Probability of the object, wherever it is asked for, at which an erasure is finished."""
+    neutral_weight: float = Field(default=0.1, ge=0)
+    """Weight of an erasure's neutral target beside that of the object's probability."""
+
+
+def existing(layers: Sequence[int], depth: int, above: int = 0, setting: str = "layers") -> list[int]:
+    """The layers asked for, in order.
+
+    Args:
+        layers: what was asked for.
+        depth: how many blocks the model has.
+        above: how many of them must lie above an edit.
+        setting: what it was asked for by.
+
+    Raises:
+        UsageError: a layer that the model does not have.
+    """
+    if max(layers) >= depth - above:
+        needed = ", and at least one block must lie above an edit" if above else ""
+        raise UsageError(
+            f"{setting}: {max(layers)} is too large; the model has blocks 0 to {depth - 1}{needed}"
+        )
+    return sorted(set(layers))
