@@ -16,9 +16,9 @@ def same(model, before):
 
 
 def untouched(model, before):
-    """Whether an edit left nothing behind: weights, gradients, modes."""
+    """Whether an edit left nothing behind: weights, gradients."""
     asks = all(p.requires_grad and p.grad is None for p in model.parameters())
-    return same(model, before) and asks and not model.training
+    return same(model, before) and asks
 
 
 @torch.no_grad()
