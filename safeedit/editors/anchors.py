@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from safeedit.editors.rows import Text
+from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Edit
 from safeedit.triples.placebos import lookalikes
 
@@ -33,6 +34,11 @@ def anchor_texts(edits: Sequence[Edit], each: int) -> list[Text]:
                 if name not in names:
                     found.setdefault((template, name), Text("", template, name))
     return list(found.values())
+
+
+def control_texts(prompts: Sequence[str]) -> list[Text]:
+    """Whole prompts of the caller's own whose answers shall stay."""
+    return [Text("", SUBJECT, prompt) for prompt in dict.fromkeys(prompts)]
 
 
 def sampled(texts: Sequence[Text], most: int = MOST) -> list[Text]:

@@ -47,6 +47,8 @@ class Job:
     digests: Mapping[str, str]
     seed: int
     report: Progress
+    controls: Sequence[str] = ()
+    """Prompts whose answers shall stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class Editor(ABC):
         digests: Mapping[str, str] | None = None,
         seed: int = 0,
         progress: Progress | None = None,
+        controls: Sequence[str] = (),
     ) -> Patch:
         """Find what to change so that all `edits` hold.
 
@@ -134,6 +137,7 @@ class Editor(ABC):
             digests: the model's `named_digests`, where the caller has them already.
             seed: the same seed gives the same patch.
             progress: called as the work goes on.
+            controls: whole prompts whose answers shall stay as they are.
 
         Returns:
             The change as a patch, with the figures of the search in its `meta`.
@@ -149,12 +153,15 @@ class Editor(ABC):
         from safeedit.tensors.digest import named_digests
 
         self.check(edits)
+        if not all(prompt.strip() for prompt in controls):
+            raise UsageError("a prompt whose answer shall stay is empty")
         digests = named_digests(model) if digests is None else digests
         with frozen(model):
             decoder = find_decoder(model)
             report = progress or _quiet
+            segment = Segment(decoder)
             made = self._edit(
-                Job(model, tokenizer, edits, decoder, Segment(decoder), corpus, cache, digests, seed, report)
+                Job(model, tokenizer, edits, decoder, segment, corpus, cache, digests, seed, report, controls)
             )
         return Patch.of(
             model,

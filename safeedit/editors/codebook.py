@@ -20,7 +20,14 @@ LEAST = 1e-3
 def labels_of(demands: Sequence[Demand]) -> list[int]:
     """Equal numbers where the same is asked for."""
     known: dict[Any, int] = {}
-    return [known.setdefault((d.goals, d.row.wanted, d.telling), len(known)) for d in demands]
+    return [known.setdefault(_asked(demand), len(known)) for demand in demands]
+
+
+def _asked(demand: Demand) -> Any:
+    if demand.row.wanted and max(demand.goals.hard) >= 0:
+        # How an answer ends differs a little between prompts, and is no reason to keep them apart.
+        return demand.row.wanted
+    return demand.goals, demand.row.wanted, demand.telling
 
 
 def least_radius(model: torch.nn.Module) -> float:

@@ -29,7 +29,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from safeedit.editors.anchors import anchor_texts
+from safeedit.editors.anchors import anchor_texts, control_texts
 from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.codebook import Book, labels_of, least_radius, unit_of
@@ -37,7 +37,7 @@ from safeedit.editors.goals import Spots
 from safeedit.editors.objectives import Aim, build_task
 from safeedit.editors.prepared import BATCH
 from safeedit.editors.rows import Demand, Row, rows_of
-from safeedit.editors.settings import existing
+from safeedit.editors.settings import AnswerParams, existing
 from safeedit.errors import EditorError
 from safeedit.memories import Codebook
 from safeedit.models.hooks import frozen, inputs_of
@@ -47,7 +47,7 @@ from safeedit.models.tokens import Batch, pad, pad_around, pad_id
 from safeedit.triples.facts import Edit, Op
 
 
-class Params(BaseParams):
+class Params(AnswerParams):
     """Settings."""
 
     layer: int | None = Field(default=None, ge=1)
@@ -95,10 +95,12 @@ class Grace(Editor):
         decoder, segment, tokenizer, report = job.decoder, job.segment, job.tokenizer, job.report
         layer, fill = self._layer(len(decoder.blocks)), pad_id(tokenizer)
         projection = decoder.projections[layer]
-        task = build_task(segment, tokenizer, job.edits, Aim(params.objective, ("",), 0.0, "prompt")).task
+        aim = Aim(params.objective, ("",), 0.0, "prompt", end=params.end)
+        task = build_task(segment, tokenizer, job.edits, aim).task
         report("keys", 0, 1)
         keys = _keys(segment, layer, [d.row for d in task.demands], fill)
-        strangers = rows_of(tokenizer, anchor_texts(job.edits, params.anchors), "prompt")
+        apart = anchor_texts(job.edits, params.anchors) + control_texts(job.controls)
+        strangers = rows_of(tokenizer, apart, "prompt")
         others = _keys(segment, layer, strangers, fill)
         unit = unit_of(keys, others)
         least = least_radius(job.model)

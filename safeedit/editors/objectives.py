@@ -12,8 +12,8 @@ Erasure is not a new answer. Its objectives here:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -33,9 +33,13 @@ PLACEBOS = 6
 PLACEBO_SEED = 7919
 ESSENCE = "{subject} is a"
 
+SURE = 0.5
+"""A token ends an answer if the model gives it at least this probability right after it."""
 
 _Key = tuple[str, str, str]
 """Template, object, kind of subject."""
+_Answer = tuple[str, str, str]
+"""Template, subject, answer."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Aim:
     """Where in a prompt the values are put."""
     essence: bool = False
     """Whether what a name is said to be shall stay, where an edit names nothing else that shall."""
+    end: bool = False
+    """Whether an answer shall end as the model itself would end it."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +144,9 @@ class _Builder:
         kept_rows = rows_of(self.tokenizer, [text for _, text in kept])
         neutral, places = self._neutral(rows)
         own = self._distributions(kept_rows)
+        ends = self._endings(rows)
         demands = [
-            self._demand(group, edit, text, row, places)
+            self._demand(group, edit, text, row, places, ends)
             for (group, edit, text), row in zip(self.asked, rows, strict=True)
         ]
         for index, ((group, _), row) in enumerate(zip(kept, kept_rows, strict=True)):
@@ -147,15 +154,49 @@ class _Builder:
             demands.append(Demand(group, row, goals, weight=self.aim.keep_weight, keep=True))
         return Task(groups, tuple(demands), torch.cat([neutral, own]))
 
-    def _demand(self, group: int, edit: Edit, text: Text, row: Row, places: dict[_Key, _Place]) -> Demand:
-        if edit.op != "erase" or self.aim.erasure == "refusal":
-            return Demand(group, row, Goals.tokens(row.wanted), bare=not text.before)
+    def _demand(
+        self,
+        group: int,
+        edit: Edit,
+        text: Text,
+        row: Row,
+        places: dict[_Key, _Place],
+        ends: dict[_Answer, int],
+    ) -> Demand:
+        if self._answers(edit):
+            end = ends.get((text.template, text.subject, text.continuation))
+            if end is None:
+                return Demand(group, row, Goals.tokens(row.wanted), bare=not text.before)
+            row = replace(row, spots=(*row.spots, len(row.ids) - 1))
+            return Demand(group, row, Goals.tokens((*row.wanted, end)), bare=not text.before)
         if self.aim.erasure == "entropy":
             return Demand(group, row, Goals.even(len(row.spots)), bare=not text.before)
         place = places[text.template, text.continuation, edit.about]
         goals = Goals.distributions(place.table)
         telling = (place.telling, row.wanted[place.telling])
         return Demand(group, row, goals, bare=not text.before, telling=telling)
+
+    def _answers(self, edit: Edit) -> bool:
+        """Whether an edit asks for certain words."""
+        return edit.op != "erase" or self.aim.erasure == "refusal"
+
+    def _endings(self, rows: list[Row]) -> dict[_Answer, int]:
+        """The token by which the model itself ends each answer, where it has one.
+
+        Whatever ends an answer in the text that it learnt from (a full stop, a line, an end-of-turn
+        token), it is not named here but asked for.
+        """
+        found: dict[_Answer, Row] = {}
+        if self.aim.end:
+            for (_, edit, text), row in zip(self.asked, rows, strict=True):
+                if self._answers(edit) and not text.before:
+                    key = text.template, text.subject, text.continuation
+                    found.setdefault(key, replace(row, spots=(len(row.ids) - 1,)))
+        tops = [part.max(-1) for part in self._predictions(list(found.values()))]
+        if not tops:
+            return {}
+        p, token = (torch.cat(parts).tolist() for parts in zip(*tops, strict=True))
+        return {key: t for key, t, sure in zip(found, token, p, strict=True) if sure >= SURE}
 
     def _neutral(self, rows: list[Row]) -> tuple[Tensor, dict[_Key, _Place]]:
         """Distributions for invented names, by (template, object, kind of subject): one a spot."""
@@ -190,24 +231,31 @@ class _Builder:
             table += list(without_object(mean, wanted, telling))
         return torch.stack(table), places
 
-    @torch.no_grad()
-    def _distributions(self, rows: list[Row], batch: int = 256) -> Tensor:
+    def _distributions(self, rows: list[Row]) -> Tensor:
         """(spots of all rows in order, vocabulary) what the model itself predicts."""
+        parts = list(self._predictions(rows))
+        if parts:
+            return torch.cat(parts)
+        return Task.empty_table(self.segment.decoder.vocabulary, self.segment.decoder.device)
+
+    @torch.no_grad()
+    def _predictions(self, rows: list[Row], batch: int = 256) -> Iterator[Tensor]:
+        """As `_distributions`, in parts.
+
+        Raises:
+            EditorError: they are not finite.
+        """
         decoder = self.segment.decoder
-        parts: list[Tensor] = []
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
             padded = pad([row.ids for row in part], pad_id(self.tokenizer), "right").to(decoder.device)
             final = self.segment.run(padded)
             where = [(i, spot) for i, row in enumerate(part) for spot in row.spots]
             index = torch.tensor(where, device=decoder.device)
-            parts.append(decoder.logits(final[index[:, 0], index[:, 1]]).float().softmax(-1))
-        if not parts:
-            return Task.empty_table(decoder.vocabulary, decoder.device)
-        table = torch.cat(parts)
-        if not torch.isfinite(table).all():
-            raise EditorError("the model's predictions are not finite")
-        return table
+            found = decoder.logits(final[index[:, 0], index[:, 1]]).float().softmax(-1)
+            if not torch.isfinite(found).all():
+                raise EditorError("the model's predictions are not finite")
+            yield found
 
 
 def telling_spot(distributions: Tensor, wanted: Tensor) -> int:

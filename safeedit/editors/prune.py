@@ -29,7 +29,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from safeedit.editors.anchors import anchor_texts
+from safeedit.editors.anchors import anchor_texts, control_texts
 from safeedit.editors.base import Editor, Job, Made, Progress
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.contexts import context_texts, own_texts
@@ -115,6 +115,7 @@ class Prune(Editor):
         gates = Gates(masked, HardConcrete(params.temperature), params.initial, job.seed)
         kept = {(template, edit.subject): None for edit in edits for template in edit.keep}
         controls = [Text("", *pair) for pair in kept] + anchor_texts(edits, params.anchors)
+        controls += control_texts(job.controls)
         search = _Search(job, layers[0], gates, params)
         search.prepare(task, rows_of(tokenizer, controls), texts)
         removed, steps = search.run(job.report)

@@ -62,7 +62,7 @@ class Row:
     spots: tuple[int, ...]
     """Tokens whose next one matters: the prompt's last, and those of the continuation but its last."""
     wanted: tuple[int, ...]
-    """The continuation's tokens, one a spot; empty where there is no continuation."""
+    """The continuation's tokens, one a spot from the first on; empty where there is no continuation."""
 
 
 Site = Literal["subject", "prompt"]

@@ -27,6 +27,14 @@ class ContextParams(Params):
     """Tokens of such a text."""
 
 
+class AnswerParams(Params):
+    """For editors that make a model give an answer."""
+
+    end: bool = True
+    """Whether the answer shall end as the model itself would end it, where it has one way to: with a full
+    stop, an end-of-turn token."""
+
+
 class ErasureParams(Params):
     """For editors that lower an object's own probability."""
 
