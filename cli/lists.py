@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from typing import TYPE_CHECKING
 
 from .options import Json
 from .output import write_json
+
+if TYPE_CHECKING:
+    from safeedit.editors.base import Editor
 
 
 def editors(as_json: Json = False) -> None:
@@ -15,7 +19,14 @@ def editors(as_json: Json = False) -> None:
     found = [(name, EDITORS.get(name)) for name in EDITORS]
     if as_json:
         rows = [
-            {"name": n, "summary": e.summary, "paper": e.paper, "operations": sorted(e.operations)}
+            {
+                "name": n,
+                "summary": e.summary,
+                "paper": e.paper,
+                "operations": sorted(e.operations),
+                "cannot": dict(e.cannot),
+                "beside_weights": e.beside_weights,
+            }
             for n, e in found
         ]
         write_json({"editors": rows})
@@ -25,10 +36,28 @@ def editors(as_json: Json = False) -> None:
     Screen().table(
         (Column("editor"), Column("what it does", wraps=True), Column("can"), Column("arXiv")),
         [
-            (Words(name, "bold"), editor.summary, ", ".join(sorted(editor.operations)), editor.paper)
+            (
+                Words(name, "bold"),
+                "; ".join([editor.summary, *_refusals(editor)]),
+                ", ".join(_marked(op, editor) for op in sorted(editor.operations)),
+                editor.paper,
+            )
             for name, editor in found
         ],
     )
+    Screen().line("* hides only: the weights keep what was erased")
+
+
+def _refusals(editor: type[Editor]) -> list[str]:
+    """Why it cannot do the other operations, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for op, why in editor.cannot.items():
+        reasons.setdefault(why, []).append(op)
+    return [f"no {' or '.join(ops)}: {why}" for why, ops in reasons.items()]
+
+
+def _marked(op: str, editor: type[Editor]) -> str:
+    return f"{op}*" if op == "erase" and editor.beside_weights else op
 
 
 def probes(as_json: Json = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -74,6 +74,8 @@ class Editor(ABC):
     paper: ClassVar[str]
     """arXiv id."""
     operations: ClassVar[frozenset[Op]]
+    cannot: ClassVar[Mapping[Op, str]] = {}
+    """Why not, for the other operations."""
     beside_weights: ClassVar[bool] = False
     """Whether patches hold memories beside the weights, which no checkpoint can hold."""
     Params: ClassVar[type[Params]]
@@ -105,8 +107,28 @@ class Editor(ABC):
         """
         if not edits:
             raise UsageError("there is nothing to edit")
-        for op in sorted({edit.op for edit in edits} - self.operations):
-            raise UsageError(f"editor {self.name} cannot {op}; it can {', '.join(sorted(self.operations))}")
+        self.check_operations({edit.op for edit in edits})
+
+    @classmethod
+    def check_operations(cls, wanted: Collection[Op]) -> None:
+        """Refuse operations that this editor does not support.
+
+        Raises:
+            UsageError: there is one.
+        """
+        for op in sorted(set(wanted) - cls.operations):
+            why = f": {cls.cannot[op]}" if op in cls.cannot else ""
+            raise UsageError(
+                f"editor {cls.name} cannot {op}{why}; it can {', '.join(sorted(cls.operations))}"
+            )
+
+    def hides(self) -> str | None:
+        """Why what is erased would still be in the model, only unsaid; None where the weights lose it."""
+        return "the weights keep what was erased" if self.beside_weights else None
+
+    def tuned(self, depth: int) -> dict[str, tuple[Any, ...]]:
+        """Settings worth trying on a model with `depth` blocks, each with its values, the default first."""
+        return {}
 
     def layers_for(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> tuple[int, ...]:
         """The blocks that `edit` would change; those of the setting `layers` unless an editor says more."""

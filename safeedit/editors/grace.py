@@ -136,6 +136,12 @@ class Grace(Editor):
             memories={projection.name: memory},
         )
 
+    def tuned(self, depth: int) -> dict[str, tuple[Any, ...]]:
+        """See `Editor.tuned`."""
+        usual = self._layer(depth)
+        blocks = dict.fromkeys((usual, max(1, depth // 2), max(1, depth - 2)))
+        return {"layer": tuple(blocks), "radius": (0.15, 0.3, 0.5), "room": (0.5, 0.8)}
+
     def _layer(self, depth: int) -> int:
         assert isinstance(self.params, Params)
         layer = self.params.layer

@@ -23,7 +23,7 @@ from pydantic import Field
 from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.contexts import context_texts
-from safeedit.editors.insertion import restored_weights
+from safeedit.editors.insertion import delta_of, restored_weights
 from safeedit.editors.objectives import Aim, Erasure, build_task
 from safeedit.editors.passes import Changes, Work
 from safeedit.editors.rows import Site
@@ -152,6 +152,21 @@ class Memit(Editor):
             segment = Segment(find_decoder(model))
             return tuple(_place(segment, tokenizer, edits, self.params.with_preset())[0])
 
+    def hides(self) -> str | None:
+        """See `Editor.hides`."""
+        assert isinstance(self.params, Params)
+        refuses = self.params.objective == "refusal"
+        return "a refusal is put before what the weights still hold" if refuses else super().hides()
+
+    def tuned(self, depth: int) -> dict[str, tuple[Any, ...]]:
+        """See `Editor.tuned`."""
+        places = [chosen_layers(None, depth), chosen_layers(None, depth, late=True)]
+        return {
+            "layers": (None, *(place for place in places if place)),
+            "clamp": (0.5, 0.35, 0.75),
+            "anchors": (None, 4),
+        }
+
     def _edit(self, job: Job) -> Made:
         """The patch is of low rank while the edits are fewer than the keys are wide."""
         assert isinstance(self.params, Params)
@@ -202,7 +217,7 @@ class Memit(Editor):
         outcome = changes.outcome
         return Made(
             {
-                decoder.projections[layer].name: _delta(decoder, layer, found)
+                decoder.projections[layer].name: delta_of(decoder.projections[layer], found)
                 for layer, found in changes.factors.items()
             },
             params.model_dump(mode="json") | asdict(settled) | {"layers": layers, "site": site},
@@ -275,12 +290,3 @@ def default_corpus(max_tokens: int) -> Corpus:
 def default_preserve(inner: int) -> float:
     """Lambda where none is given, in proportion to the number of directions that a key can have."""
     return float(inner)
-
-
-def _delta(decoder: Decoder, layer: int, factors: Factors) -> LowRankDelta | DenseDelta:
-    """As factors while they are smaller than the weight, else as the change itself."""
-    projection = decoder.projections[layer]
-    rank = factors.left.shape[1]
-    if rank * (projection.inner + projection.outer) >= projection.inner * projection.outer:
-        return DenseDelta(projection.oriented(factors.dense()).contiguous())
-    return LowRankDelta.oriented(factors.left, factors.right, projection.transposed)

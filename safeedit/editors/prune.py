@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, ClassVar, Literal
 
@@ -93,6 +93,7 @@ class Prune(Editor):
     summary: ClassVar[str] = "takes away the few weights that a fact hangs on; erasure only"
     paper: ClassVar[str] = "2310.03084"
     operations: ClassVar[frozenset[Op]] = frozenset({"erase"})
+    cannot: ClassVar[Mapping[Op, str]] = dict.fromkeys(("insert", "modify"), "it only takes weights away")
     Params: ClassVar[type[BaseParams]] = Params
 
     def layers_for(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> tuple[int, ...]:
@@ -122,6 +123,11 @@ class Prune(Editor):
         meta = search.measured(removed, job.report)
         deltas = {name: DenseDelta(gates.delta(name, removed)) for name in removed if removed[name].any()}
         return Made(deltas, {"layers": layers}, {"prompts": len(task.demands), "steps": steps} | meta)
+
+    def tuned(self, depth: int) -> dict[str, tuple[Any, ...]]:
+        """See `Editor.tuned`."""
+        upper = list(range(depth // 3, depth))
+        return {"layers": (None, upper), "text_weight": (4.0, 8.0), "anchor_weight": (1.0, 4.0)}
 
     def _layers(self, depth: int) -> list[int]:
         """The blocks that may lose weights: those asked for, or all."""
