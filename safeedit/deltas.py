@@ -67,6 +67,14 @@ class LowRankDelta:
         """The whole change in float32, computed on `device`."""
         return self.left.to(device) @ self.right.to(device)
 
+    def norm(self) -> float:
+        """Frobenius norm, from the factors."""
+        left, right = self.left.double(), self.right.double()
+        if self.rank > min(self.shape):
+            return float((left @ right).norm())
+        # trace(R^T L^T L R): rounding can take it a little below zero.
+        return float(((left.T @ left) * (right @ right.T)).sum().clamp(min=0).sqrt())
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """What has to be stored, by a name of its own."""
         return {"left": self.left, "right": self.right}
@@ -97,6 +105,10 @@ class DenseDelta:
     def dense(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """The whole change in float32, on `device`."""
         return self.tensor.to(device)
+
+    def norm(self) -> float:
+        """Frobenius norm."""
+        return float(torch.linalg.vector_norm(self.tensor, dtype=torch.float64))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What has to be stored, by a name of its own."""

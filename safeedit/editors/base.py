@@ -49,6 +49,8 @@ class Job:
     report: Progress
     controls: Sequence[str] = ()
     """Prompts whose answers shall stay as they are."""
+    basis: str | None = None
+    """Digest of the model whose statistics shall serve, where that is not this one."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ class Editor(ABC):
         seed: int = 0,
         progress: Progress | None = None,
         controls: Sequence[str] = (),
+        basis: str | None = None,
     ) -> Patch:
         """Find what to change so that all `edits` hold.
 
@@ -160,6 +163,8 @@ class Editor(ABC):
             seed: the same seed gives the same patch.
             progress: called as the work goes on.
             controls: whole prompts whose answers shall stay as they are.
+            basis: digest of the model whose statistics shall serve, where that is not this one: the one
+                before earlier edits.
 
         Returns:
             The change as a patch, with the figures of the search in its `meta`.
@@ -168,6 +173,8 @@ class Editor(ABC):
             UsageError: the edits cannot be done by this editor.
             EditorError: no finite, usable result was reached.
         """
+        from safeedit.applied import named_tensors
+        from safeedit.editors.guards import relative_change
         from safeedit.models.hooks import frozen
         from safeedit.models.segment import Segment
         from safeedit.models.structure import find_decoder
@@ -181,17 +188,34 @@ class Editor(ABC):
         with frozen(model):
             decoder = find_decoder(model)
             report = progress or _quiet
-            segment = Segment(decoder)
-            made = self._edit(
-                Job(model, tokenizer, edits, decoder, segment, corpus, cache, digests, seed, report, controls)
+            job = Job(
+                model,
+                tokenizer,
+                edits,
+                decoder,
+                Segment(decoder),
+                corpus,
+                cache,
+                digests,
+                seed,
+                report,
+                controls,
+                basis,
             )
+            made = self._edit(job)
+        tensors = named_tensors(model)
+        changes = {name: relative_change(delta, tensors[name]) for name, delta in made.deltas.items()}
         return Patch.of(
             model,
             made.deltas,
             editor=self.name,
             digests=digests,
             params={**self.params.model_dump(mode="json"), **made.settled, "seed": seed},
-            meta={"edits": len(edits), **made.meta},
+            meta={
+                "edits": len(edits),
+                **({"change_max": max(changes.values())} if changes else {}),
+                **made.meta,
+            },
             memories=made.memories,
         )
 

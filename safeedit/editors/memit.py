@@ -29,15 +29,14 @@ from safeedit.editors.passes import Changes, Work
 from safeedit.editors.rows import Site
 from safeedit.editors.settings import ContextParams, ErasureParams, LayersParams, existing
 from safeedit.editors.site import Trace, trace_site
-from safeedit.editors.solve import Factors, Preservation
+from safeedit.editors.solve import Preservation
 from safeedit.editors.statistics import Corpus, cached_moments
 from safeedit.editors.values import Search
 from safeedit.errors import UsageError
 from safeedit.models.hooks import frozen
 from safeedit.models.segment import Segment
-from safeedit.models.structure import Decoder, find_decoder
+from safeedit.models.structure import find_decoder
 from safeedit.models.tokens import pad_id
-from safeedit.patch import DenseDelta, LowRankDelta
 from safeedit.tensors.digest import root_digest
 from safeedit.triples.facts import Edit, Op
 
@@ -178,7 +177,7 @@ class Memit(Editor):
             job.tokenizer,
             job.corpus or default_corpus(params.statistics_tokens),
             layers,
-            base_digest=root_digest(job.digests),
+            base_digest=job.basis or root_digest(job.digests),
             cache=job.cache,
             progress=lambda done, total: report("statistics", done, total),
         )
