@@ -47,7 +47,7 @@ class Guard:
 
 def relative_change(delta: WeightDelta, weight: Tensor) -> float:
     """Frobenius norm of a change, relative to that of the weight before it."""
-    size = float(torch.linalg.vector_norm(weight, dtype=torch.float64))
+    size = float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float64))
     return delta.norm() / size if size else math.inf
 
 
