@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from safeedit.editors.rows import Demand
-from safeedit.errors import EditorError
+from safeedit.errors import EditorError, UsageError
 from safeedit.memories import nearest
 
 LEAST = 1e-3
@@ -41,6 +41,8 @@ def unit_of(keys: Tensor, others: Tensor) -> float:
     Raises:
         EditorError: it is zero or not finite.
     """
+    if not len(others):
+        raise UsageError("anchors: without prompts to compare with there is no unit of distance; give some")
     unit = float(torch.cdist(keys, others).median())
     if not math.isfinite(unit) or unit == 0:
         raise EditorError("the inputs of the edited block are not finite, or all the same")
@@ -58,14 +60,15 @@ class Book:
         Args:
             keys: (prompts, width) float32, those of all prompts.
             labels: (prompts,) equal where the same is asked for.
-            others: (others, width) keys that no entry may answer for; at least one.
+            others: (others, width) keys that no entry may answer for.
             radius: the initial radius.
             room: the largest radius, relative to the distance to the nearest of `others`.
             least: the smallest radius, relative to a key's norm.
         """
         self.keys, self.labels, self.initial = keys, labels, radius
         self.least = (least * keys.norm(dim=1)).tolist()
-        self.room = (room * nearest(keys, others)[1]).tolist()
+        apart = nearest(keys, others)[1] if len(others) else torch.full((len(keys),), torch.inf)
+        self.room = (room * apart).tolist()
         self.members: list[int] = []
         """For each entry the prompt whose key it has."""
         self.radii: list[float] = []

@@ -20,7 +20,7 @@ Beyond the paper:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -37,7 +37,7 @@ from safeedit.editors.goals import Spots
 from safeedit.editors.objectives import Aim, build_task
 from safeedit.editors.prepared import BATCH
 from safeedit.editors.rows import Demand, Row, rows_of
-from safeedit.editors.settings import AnswerParams, existing
+from safeedit.editors.settings import AnswerParams, PublishedParams, existing
 from safeedit.errors import EditorError
 from safeedit.memories import Codebook
 from safeedit.models.hooks import frozen, inputs_of
@@ -47,16 +47,32 @@ from safeedit.models.tokens import Batch, pad, pad_around, pad_id
 from safeedit.triples.facts import Edit, Op
 
 
-class Params(AnswerParams):
+class Params(AnswerParams, PublishedParams):
     """Settings."""
+
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {
+            "units": "absolute",
+            "radius": 1.0,
+            "rate": 1.0,
+            "steps": 100,
+            "stop": 0.0,
+            "anchors": 0,
+            "end": False,
+        }
+    }
+    """With `paper` radii and steps are absolute and nothing is kept apart; values still start from the
+    module's own output, and are searched together."""
 
     layer: int | None = Field(default=None, ge=1)
     """The block at whose down-projection the codebook is; by default two thirds up."""
+    units: Literal["relative", "absolute"] = "relative"
+    """What `radius` and `rate` count in: the model's own distances and sizes, or plain numbers."""
     radius: float = Field(default=0.15, gt=0)
     """Initial radius, in units of the median distance to keys of prompts with invented names."""
     room: float = Field(default=0.5, gt=0, le=1)
     """Largest radius, in units of the distance to the nearest key of a prompt with an invented name."""
-    anchors: int = Field(default=1, ge=1, le=50)
+    anchors: int = Field(default=1, ge=0, le=50)
     """Invented names, of each of three kinds, that each prompt is compared with."""
     objective: Literal["neutral", "entropy", "refusal"] = "neutral"
     """What an erasure aims at."""
@@ -90,8 +106,8 @@ class Grace(Editor):
             return (self._layer(len(find_decoder(model).blocks)),)
 
     def _edit(self, job: Job) -> Made:
-        params = self.params
-        assert isinstance(params, Params)
+        assert isinstance(self.params, Params)
+        params = self.params.with_preset()
         decoder, segment, tokenizer, report = job.decoder, job.segment, job.tokenizer, job.report
         layer, fill = self._layer(len(decoder.blocks)), pad_id(tokenizer)
         projection = decoder.projections[layer]
@@ -101,8 +117,9 @@ class Grace(Editor):
         keys = _keys(segment, layer, [d.row for d in task.demands], fill)
         apart = anchor_texts(job.edits, params.anchors) + control_texts(job.controls)
         strangers = rows_of(tokenizer, apart, "prompt")
-        others = _keys(segment, layer, strangers, fill)
-        unit = unit_of(keys, others)
+        others = _keys(segment, layer, strangers, fill) if strangers else keys[:0]
+        absolute = params.units == "absolute"
+        unit = 1.0 if absolute else unit_of(keys, others)
         least = least_radius(job.model)
         book = Book(keys, labels_of(task.demands), others, params.radius * unit, params.room, least)
         book.fill()
@@ -122,7 +139,7 @@ class Grace(Editor):
         loss, leak = _look(segment, layer, memory, task.demands, task.table, fill)
         report("values", len(entries), len(entries))
         return Made(
-            settled={"layer": layer},
+            settled=params.model_dump(mode="json") | {"layer": layer},
             meta={
                 "prompts": len(task.demands),
                 "entries": len(memory),
@@ -212,6 +229,8 @@ class _Search:
             EditorError: the loss is not finite.
         """
         value, unit = self._start()
+        if params.units == "absolute":
+            unit = torch.ones_like(unit)
         first, second = torch.zeros_like(value), torch.zeros_like(value)
         active = torch.ones(self.entries, dtype=torch.bool, device=value.device)
         view = self._view(active)

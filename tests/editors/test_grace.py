@@ -147,6 +147,33 @@ def test_a_loaded_patch_does_the_same_and_the_same_edits_give_the_same_patch(tmp
     assert not any(f'w{i}"' in header or f"w{i} " in header for i in (30, 31, 32, 33, 40, 42))
 
 
+def test_the_published_settings_are_absolute_and_keep_nothing_apart():
+    model = tiny("gpt2")
+    patch = edit(model, [NEW], preset="paper", steps=20)
+    assert patch.params["units"] == "absolute"
+    assert patch.params["steps"] == 20
+    assert patch.meta["steps"] == 20  # it does not end early
+    [memory] = patch.memories.values()
+    assert float(memory.tensors["radii"].min()) >= 1.0
+    with pytest.raises(UsageError, match="anchors"):
+        edit(model, anchors=0)
+
+
+def test_prompts_of_the_callers_own_pass():
+    model = tiny("llama")
+    prompt = "w4 w30 w31 w6 w7"
+    editor = Grace(radius=3.0, room=0.5)
+    [plain] = editor.edit(model, word_tokenizer(), [NEW]).memories.values()
+    kept = editor.edit(model, word_tokenizer(), [NEW], controls=[prompt])
+    [memory] = kept.memories.values()
+    assert float(memory.tensors["radii"].min()) < float(plain.tensors["radii"].min())
+    was = logits(model, prompt)
+    with kept.applied(model):
+        assert torch.equal(logits(model, prompt), was)
+    with pytest.raises(UsageError, match="empty"):
+        editor.edit(model, word_tokenizer(), [NEW], controls=[" "])
+
+
 def test_a_model_in_half_precision_is_edited_too():
     model = tiny("llama").to(torch.bfloat16)
     with edit(model).applied(model):
