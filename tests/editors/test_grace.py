@@ -124,7 +124,7 @@ def test_generate_with_a_cache_says_what_one_by_one_does(family):
 def test_an_erased_object_is_not_said(objective):
     model = tiny("llama")
     # An untrained model knows nothing, so that what it says anyway is what is erased.
-    prompt = "w30 w31 w8"
+    prompt = "w5 w30 w31 w30 w31 w6 w7"
     row = logits(model, prompt)[0, -1]
     old = word_tokenizer().convert_ids_to_tokens(int(row[4:].argmax()) + 4)
     at_first = float(row.softmax(-1)[ids(old)[0]])
@@ -161,12 +161,12 @@ def test_the_published_settings_are_absolute_and_keep_nothing_apart():
 
 def test_prompts_of_the_callers_own_pass():
     model = tiny("llama")
-    prompt = "w4 w30 w31 w6 w7"
+    prompt = "w5 w30 w31 w30 w31 w6 w7"
     editor = Grace(radius=3.0, room=0.5)
     [plain] = editor.edit(model, word_tokenizer(), [NEW]).memories.values()
     kept = editor.edit(model, word_tokenizer(), [NEW], controls=[prompt])
     [memory] = kept.memories.values()
-    assert float(memory.tensors["radii"].min()) < float(plain.tensors["radii"].min())
+    assert bool((memory.tensors["radii"] < plain.tensors["radii"]).any())
     was = logits(model, prompt)
     with kept.applied(model):
         assert torch.equal(logits(model, prompt), was)
