@@ -37,6 +37,7 @@ _STAGES = {
     "weights": "solving for weights",
     "probes": "asking the model after the edit",
     "save": "saving the model",
+    "trace": "tracing",
 }
 
 Look = Literal["plain", "dim", "bold", "good", "bad", "doubtful"]
@@ -58,7 +59,26 @@ class Words:
     look: Look = "plain"
 
 
-Cell = str | Words | Sequence[Words]
+@dataclass(frozen=True)
+class Shade:
+    """A figure on a ground as bright as it is large."""
+
+    text: str
+    level: float
+    """0 to 1."""
+
+    @property
+    def style(self) -> str:
+        """No ground for next to nothing, so that it looks the same on dark and on light terminals."""
+        if self.level < _FAINTEST:
+            return ""
+        ground = (round(low + (high - low) * self.level) for low, high in zip(_COLD, _HOT, strict=True))
+        return f"{'black' if self.level > 0.5 else 'white'} on rgb({','.join(map(str, ground))})"
+
+
+_COLD, _HOT, _FAINTEST = (24, 42, 84), (250, 204, 64), 0.04
+
+Cell = str | Words | Shade | Sequence[Words]
 
 
 @dataclass(frozen=True)
@@ -82,6 +102,8 @@ def _cell(cell: Cell) -> Text:
         return safe(cell)
     if isinstance(cell, Words):
         return safe(cell.text, cell.look)
+    if isinstance(cell, Shade):
+        return Text(visible(cell.text), style=cell.style)
     return Text("\n").join(safe(words.text, words.look) for words in cell)
 
 
@@ -92,6 +114,11 @@ class Screen:
         self._console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
         self.unicode = self._console.encoding.lower().startswith("utf")
         self._file = file
+
+    @property
+    def width(self) -> int:
+        """How many characters fit into a line."""
+        return self._console.width
 
     def line(self, *words: Cell) -> None:
         """One line, never broken: a path in it can be copied."""
