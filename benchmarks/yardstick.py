@@ -12,60 +12,19 @@ and timed apart. Prints rows of a Markdown table.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
-import sys
 import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from rows import settings_of
+from worlds import load, record_edits, scorer
 
 from safeedit.editors import EDITORS
 from safeedit.editors.memit import chosen_layers
 from safeedit.editors.statistics import Corpus, OwnText, cached_moments, second_moments
 from safeedit.models.structure import find_decoder
 from safeedit.tensors.digest import model_digest
-from safeedit.triples.facts import Edit
-
-
-def scorer(folder: Path) -> ModuleType:
-    """The folder's own scorer."""
-    spec = importlib.util.spec_from_file_location("score", folder / "score.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["score"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def edits(records: list[dict[str, Any]], op: str) -> list[Edit]:
-    """One edit a record; the editor sees CounterFact's own prompt and nothing else."""
-    found = []
-    for record in records:
-        fact = record["requested_rewrite"]
-        template = fact["prompt"].replace("{}", "{subject}")
-        new = None if op == "erase" else fact["target_new"]["str"]
-        found.append(
-            Edit(
-                "erase" if op == "erase" else "modify",
-                fact["subject"],
-                fact["relation_id"],
-                (template,),
-                new,
-                fact["target_true"]["str"],
-            )
-        )
-    return found
-
-
-def load(folder: Path) -> tuple[Any, Any]:
-    """The model and its tokenizer."""
-    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
-    return model, AutoTokenizer.from_pretrained(folder / "model")
 
 
 def score(board: Any, module: ModuleType, model: Any, tokenizer: Any, n: int) -> dict[str, Any]:
@@ -92,10 +51,10 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder for key statistics")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the editor")
     args = parser.parse_args()
-    params = {k: json.loads(v) for k, _, v in (item.partition("=") for item in args.set)}
+    params = settings_of(args.set)
     module = scorer(args.folder)
     board = module.Yardstick.open(args.folder)
-    model, tokenizer = load(args.folder)
+    model, tokenizer = load(args.folder / "model")
     corpus = OwnText(args.statistics_tokens)
     decoder = find_decoder(model)
     layers = chosen_layers(params.get("layers"), len(decoder.blocks))
@@ -112,7 +71,7 @@ def main() -> None:
             editor = EDITORS.get(args.editor)
             aims = {"objective": objective} if "objective" in editor.Params.model_fields else {}
             patch = editor(**{**aims, **params}).edit(
-                model, tokenizer, edits(board.records[:n], args.op), corpus=corpus, cache=args.cache
+                model, tokenizer, record_edits(board.records[:n], args.op), corpus=corpus, cache=args.cache
             )
             seconds = time.perf_counter() - start
             with patch.applied(model):
