@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import edit, lists, plan, probe, rollback, runs, verify, world
+from . import calibrate, edit, export, lists, locate, plan, probe, rollback, runs, verify, world
 from .failures import INTERRUPTED, report
 from .output import survive_any_encoding, write
 
@@ -87,7 +87,10 @@ app.command("plan", rich_help_panel=_CHANGE)(plan.plan)
 app.command("probe", rich_help_panel=_CHECK)(probe.probe)
 app.command("verify", rich_help_panel=_CHECK)(verify.verify)
 app.command("rollback", rich_help_panel=_CHECK)(rollback.rollback)
+app.command("export", rich_help_panel=_CHECK)(export.export)
 app.command("runs", rich_help_panel=_LOOK)(runs.runs)
+app.command("locate", rich_help_panel=_LOOK)(locate.locate)
+app.command("calibrate", rich_help_panel=_LOOK)(calibrate.calibrate)
 app.command("editors", rich_help_panel=_LOOK)(lists.editors)
 app.command("probes", rich_help_panel=_LOOK)(lists.probes)
 app.add_typer(world.app, name="world", rich_help_panel=_LOOK)

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from safeedit.patch import Patch as Patch
     from safeedit.policy import Policy as Policy
     from safeedit.runs.execute import apply as apply
+    from safeedit.runs.export import export as export
     from safeedit.runs.listing import list_runs as list_runs
     from safeedit.runs.loading import load as load
     from safeedit.runs.outcome import Run as Run
     from safeedit.runs.plan import plan as plan
     from safeedit.runs.reprobe import probe as probe
     from safeedit.runs.rollback import rollback as rollback
+    from safeedit.runs.takeout import take_out as take_out
     from safeedit.runs.verify import verify_run as verify
 
 _EXPORTS = {
@@ -35,11 +37,13 @@ _EXPORTS = {
     "apply": "safeedit.runs.execute:apply",
     "editors": "safeedit.editors:",
     "errors": "safeedit.errors:",
+    "export": "safeedit.runs.export:export",
     "list_runs": "safeedit.runs.listing:list_runs",
     "load": "safeedit.runs.loading:load",
     "plan": "safeedit.runs.plan:plan",
     "probe": "safeedit.runs.reprobe:probe",
     "rollback": "safeedit.runs.rollback:rollback",
+    "take_out": "safeedit.runs.takeout:take_out",
     "verify": "safeedit.runs.verify:verify_run",
 }
 
@@ -51,11 +55,13 @@ __all__ = [
     "apply",
     "editors",
     "errors",
+    "export",
     "list_runs",
     "load",
     "plan",
     "probe",
     "rollback",
+    "take_out",
     "verify",
 ]
 

@@ -2,19 +2,21 @@
 
 FT-L (Zhu et al., arXiv 2012.00363; Meng et al., arXiv 2202.05262) trains one block, bounds the change
 of every weight, and asks for all of a target's tokens at the prompt's last token. FT-M (Wang et al.,
-arXiv 2308.07269) trains on the whole target, each token after those before it. Both go breadth-first:
-every epoch visits all edits in random mini-batches.
+arXiv 2308.07269) trains on the whole target, each token after those before it. Both go breadth-first,
+in random mini-batches of all edits (`training`).
 
-Beyond the papers, and settings all of them:
+Beyond the papers:
 - Prompts with invented names stay as they are (a KL divergence to what the model said before).
 - Training ends as soon as every goal holds.
 - Steps and bounds are in units of the weight's own root mean square, layers by depth, so that one
   default fits any model.
+- An epoch leaves most of what is finished out.
 - FT-M erases, by the objectives that MEMIT has (`objectives`).
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -25,22 +27,23 @@ from safeedit.editors.anchors import anchor_texts
 from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.contexts import context_texts
-from safeedit.editors.insertion import restored_weights
 from safeedit.editors.objectives import Aim, Erasure, build_task
 from safeedit.editors.prepared import Kept, Prepared
 from safeedit.editors.rows import Demand, rows_of
 from safeedit.editors.settings import ContextParams, ErasureParams, LayersParams, existing
-from safeedit.editors.training import Asked, Goal, Weights, asking, train
+from safeedit.editors.training import Asked, Goal, Trainable, Weights, train, trained
 from safeedit.errors import UsageError
 from safeedit.models.hooks import frozen
 from safeedit.models.structure import find_decoder
 from safeedit.models.tokens import pad_id
-from safeedit.patch import DenseDelta
 from safeedit.triples.facts import Edit, Op
 
+Named = tuple[list[str], Trainable]
+"""The names of the weights that change, and what changes them."""
 
-class Params(LayersParams, ContextParams):
-    """Settings of both editors."""
+
+class TrainingParams(LayersParams, ContextParams):
+    """Settings of every editor that trains on the goals of edits."""
 
     epochs: int = Field(default=40, ge=1, le=10_000)
     """Passes over the edits, at most."""
@@ -48,8 +51,6 @@ class Params(LayersParams, ContextParams):
     """Prompts of edits in a step."""
     rate: float = Field(default=0.02, gt=0)
     """Adam's step, in units of the weight's root mean square."""
-    bound: float | None = Field(default=None, gt=0)
-    """Largest change of any one weight, in the same units; None for no bound."""
     stop: float = Field(default=0.3, ge=0)
     """Mean loss of a prompt, in nats, at which it is finished."""
     contexts: int = Field(default=0, ge=0, le=100)
@@ -60,7 +61,14 @@ class Params(LayersParams, ContextParams):
     """Weight of their KL divergence, and of that of the answers an edit asks to keep; 0 for none."""
 
 
-class FtLParams(Params):
+class ErasingParams(TrainingParams, ErasureParams):
+    """Settings of those of them that erase."""
+
+    objective: Erasure = "neutral"
+    """What an erasure aims at (`lens` is for MEMIT alone)."""
+
+
+class FtLParams(TrainingParams):
     """Settings of FT-L: as published, a bound and nothing that is kept."""
 
     epochs: int = Field(default=25, ge=1, le=10_000)
@@ -71,15 +79,15 @@ class FtLParams(Params):
     """Invented names, of each of three kinds, whose answers to the edited prompts stay as they are."""
 
 
-class FtMParams(Params, ErasureParams):
+class FtMParams(ErasingParams):
     """Settings of FT-M."""
 
-    objective: Erasure = "neutral"
-    """What an erasure aims at (`lens` is for MEMIT alone)."""
+    bound: float | None = Field(default=None, gt=0)
+    """Largest change of any one weight, in units of the weights' root mean square; None for no bound."""
 
 
-class _FineTuning(Editor):
-    """What both editors share; they differ in blocks, goals and defaults."""
+class FineTuning(Editor):
+    """What editors that train share; they differ in weights, blocks, goals and defaults."""
 
     def layers_for(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> tuple[int, ...]:
         """See `Editor.layers_for`."""
@@ -88,7 +96,7 @@ class _FineTuning(Editor):
 
     def _edit(self, job: Job) -> Made:
         params = self.params
-        assert isinstance(params, Params)
+        assert isinstance(params, TrainingParams)
         decoder, segment, tokenizer = job.decoder, job.segment, job.tokenizer
         layers = self._layers(len(decoder.blocks))
         contexts = context_texts(job.model, tokenizer, params.contexts, params.context_tokens, job.seed)
@@ -98,20 +106,19 @@ class _FineTuning(Editor):
         kept = [d.row for d in task.demands if d.keep]
         if params.anchors and params.retain:
             kept += rows_of(tokenizer, anchor_texts(job.edits, params.anchors))
+        names, weights = self._weights(job, layers)
         fill, lowest = pad_id(tokenizer), layers[0]
         goals = Asked(
             Prepared(segment, lowest, [d.row for d in asked], fill), asked, task.table, self._goal()
         )
         others = Kept(Prepared(segment, lowest, kept, fill)) if kept and params.retain else None
-        trained = [decoder.projections[layer].weight for layer in layers]
-        with restored_weights(decoder, layers), asking(trained):
-            weights = Weights(trained, params.rate, params.bound)
+        with trained(weights.weights):
             epochs, outcome = train(
                 goals, others, weights, params.epochs, params.batch_rows, params.retain, job.seed, job.report
             )
-        names = [decoder.projections[layer].name for layer in layers]
+            made = dict(zip(names, weights.changes(), strict=True))
         return Made(
-            {name: DenseDelta(c) for name, c in zip(names, weights.changes(), strict=True)},
+            made,
             {"layers": layers},
             {
                 "prompts": len(asked),
@@ -125,13 +132,18 @@ class _FineTuning(Editor):
             },
         )
 
+    @abstractmethod
+    def _weights(self, job: Job, layers: Sequence[int]) -> Named:
+        """The names of the weights that change, and how they do."""
+
     def _layers(self, depth: int) -> list[int]:
-        assert isinstance(self.params, Params)
+        assert isinstance(self.params, TrainingParams)
         asked = self.params.layers
         return self._usual_layers(depth) if asked is None else existing(asked, depth)
 
+    @abstractmethod
     def _usual_layers(self, depth: int) -> list[int]:
-        return [2 * depth // 3]
+        """The blocks of a model of this depth that are changed where none are named."""
 
     def _objective(self) -> Erasure:
         return "neutral"
@@ -140,34 +152,14 @@ class _FineTuning(Editor):
         return demands
 
     def _goal(self) -> Goal:
-        assert isinstance(self.params, Params)
+        assert isinstance(self.params, TrainingParams)
         return Goal(self.params.stop)
 
 
-class FtL(_FineTuning):
-    """Constrained fine-tuning of one block, the loss at the prompt's last token."""
+class Erasing(FineTuning):
+    """Those that erase too, on whole targets, in the middle of the model."""
 
-    name: ClassVar[str] = "ft-l"
-    summary: ClassVar[str] = "fine-tunes one MLP layer within a bound; the target is asked for at one token"
-    paper: ClassVar[str] = "2012.00363"
-    operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify"})
-    Params: ClassVar[type[BaseParams]] = FtLParams
-
-    def _asked(self, demands: list[Demand]) -> list[Demand]:
-        # Every token of the target is asked for at the prompt's last token, as the method's code does.
-        return [replace(d, row=replace(d.row, spots=d.row.spots[:1] * len(d.row.spots))) for d in demands]
-
-
-class FtM(_FineTuning):
-    """Fine-tuning of a few blocks on whole targets, with answers that stay."""
-
-    name: ClassVar[str] = "ft-m"
-    summary: ClassVar[str] = (
-        "fine-tunes a few MLP layers on whole targets; fast, and says unedited answers as before"
-    )
-    paper: ClassVar[str] = "2308.07269"
     operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify", "erase"})
-    Params: ClassVar[type[BaseParams]] = FtMParams
 
     def __init__(self, **params: Any) -> None:
         """See `Editor`.
@@ -176,8 +168,7 @@ class FtM(_FineTuning):
             UsageError: as there, and for the objective `lens`.
         """
         super().__init__(**params)
-        assert isinstance(self.params, FtMParams)
-        if self.params.objective == "lens":
+        if self._objective() == "lens":
             raise UsageError(
                 f"editor {self.name}: objective: lens is for memit; use neutral, entropy or refusal"
             )
@@ -187,9 +178,50 @@ class FtM(_FineTuning):
         return list(range(max(last - 2, 0), last + 1))
 
     def _objective(self) -> Erasure:
-        assert isinstance(self.params, FtMParams)
+        assert isinstance(self.params, ErasingParams)
         return self.params.objective
 
     def _goal(self) -> Goal:
-        assert isinstance(self.params, FtMParams)
+        assert isinstance(self.params, ErasingParams)
         return Goal(self.params.stop, self.params.leak, self.params.neutral_weight)
+
+
+def _down_projections(job: Job, layers: Sequence[int], rate: float, bound: float | None) -> Named:
+    projections = [job.decoder.projections[layer] for layer in layers]
+    return [p.name for p in projections], Weights([p.weight for p in projections], rate, bound)
+
+
+class FtL(FineTuning):
+    """Constrained fine-tuning of one block, the loss at the prompt's last token."""
+
+    name: ClassVar[str] = "ft-l"
+    summary: ClassVar[str] = "fine-tunes one MLP layer within a bound; the target is asked for at one token"
+    paper: ClassVar[str] = "2012.00363"
+    operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify"})
+    Params: ClassVar[type[BaseParams]] = FtLParams
+
+    def _weights(self, job: Job, layers: Sequence[int]) -> Named:
+        assert isinstance(self.params, FtLParams)
+        return _down_projections(job, layers, self.params.rate, self.params.bound)
+
+    def _usual_layers(self, depth: int) -> list[int]:
+        return [2 * depth // 3]
+
+    def _asked(self, demands: list[Demand]) -> list[Demand]:
+        # Every token of the target is asked for at the prompt's last token, as the method's code does.
+        return [replace(d, row=replace(d.row, spots=d.row.spots[:1] * len(d.row.spots))) for d in demands]
+
+
+class FtM(Erasing):
+    """Fine-tuning of a few blocks on whole targets, with answers that stay."""
+
+    name: ClassVar[str] = "ft-m"
+    summary: ClassVar[str] = (
+        "fine-tunes a few MLP layers on whole targets; fast, and says unedited answers as before"
+    )
+    paper: ClassVar[str] = "2308.07269"
+    Params: ClassVar[type[BaseParams]] = FtMParams
+
+    def _weights(self, job: Job, layers: Sequence[int]) -> Named:
+        assert isinstance(self.params, FtMParams)
+        return _down_projections(job, layers, self.params.rate, self.params.bound)

@@ -1,6 +1,7 @@
 """Training some weights of a model on the goals of edits, with answers that stay as they are.
 
-Every epoch visits the edits in random mini-batches; the last word has a look at all of them.
+Every epoch visits what is unfinished, and a part of the rest, in random mini-batches; the last word has
+a look at all of them.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from safeedit.deltas import DenseDelta, WeightDelta
 from safeedit.editors.base import Progress
 from safeedit.editors.goals import Spots
 from safeedit.editors.prepared import Kept, Prepared
@@ -21,6 +24,9 @@ from safeedit.errors import EditorError
 
 MOMENTS = (0.9, 0.98)
 """Adam's; the second is short, as a training has a few dozen steps."""
+
+KEPT_PER_ROW = 2
+"""Kept rows in a step for each row that is asked for; with one, neighbours pay for the shorter epochs."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +97,12 @@ def _floor(demand: Demand) -> float:
 
 
 @contextmanager
-def asking(weights: Sequence[Tensor]) -> Iterator[None]:
-    """The weights ask for gradients; what they asked for before, and had, is put back."""
-    before = [(weight.requires_grad, weight.grad) for weight in weights]
+def trained(weights: Sequence[Tensor]) -> Iterator[None]:
+    """The weights ask for gradients; afterwards they are bit for bit what they were.
+
+    What they asked for before, and the gradients that they had, is put back too.
+    """
+    before = [(weight.requires_grad, weight.grad, weight.detach().clone()) for weight in weights]
     for weight in weights:
         weight.requires_grad_(True)
         weight.grad = None
@@ -101,85 +110,136 @@ def asking(weights: Sequence[Tensor]) -> Iterator[None]:
         with torch.enable_grad():
             yield
     finally:
-        for weight, (asked, gradient) in zip(weights, before, strict=True):
+        for weight, (asked, gradient, kept) in zip(weights, before, strict=True):
+            weight.detach().copy_(kept)
             weight.requires_grad_(asked)
             weight.grad = gradient
 
 
-class Weights:
-    """The trained weights: kept in float32, and put into the model in its own type."""
+class Trainable(Protocol):
+    """How the weights of a model are changed; what is trained need not be the weights themselves."""
 
-    def __init__(self, weights: Sequence[Tensor], rate: float, bound: float | None) -> None:
-        self.weights, self.rate, self.bound = weights, rate, bound
-        self.base = [weight.detach().float().clone() for weight in weights]
-        self.now = [base.clone() for base in self.base]
-        self.unit = [base.square().mean().sqrt() for base in self.base]
-        self.first = [torch.zeros_like(base) for base in self.base]
-        self.second = [torch.zeros_like(base) for base in self.base]
+    @property
+    def weights(self) -> Sequence[Tensor]:
+        """The weights in the model whose gradients a step needs."""
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Change them once."""
+
+    def changes(self) -> list[WeightDelta]:
+        """What was added to each weight so far."""
+
+    def size(self) -> float:
+        """The largest root mean square of a change, in units of its weight's."""
+
+
+class Adam:
+    """Adam on some tensors in place, with steps in units of each one's own scale (arXiv 1412.6980)."""
+
+    def __init__(self, tensors: Sequence[Tensor], units: Sequence[Tensor], rate: float) -> None:
+        self.tensors, self.units, self.rate = tensors, units, rate
+        self.first = [torch.zeros_like(tensor) for tensor in tensors]
+        self.second = [torch.zeros_like(tensor) for tensor in tensors]
         self.steps = 0
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
-        """One step of Adam, its size relative to the weights, then the bound."""
+        """One step against the gradients, float32, of the tensors' shapes."""
         self.steps += 1
         one, two = MOMENTS
-        for i, gradient in enumerate(gradients):
-            found = gradient.float()
+        for i, found in enumerate(gradients):
             self.first[i].lerp_(found, 1 - one)
             self.second[i].lerp_(found.square(), 1 - two)
             spread = (self.second[i] / (1 - two**self.steps)).sqrt_().add_(1e-12)
-            self.now[i].sub_(self.first[i] / spread * (self.rate * self.unit[i] / (1 - one**self.steps)))
-            if self.bound is not None:
-                limit = self.bound * self.unit[i]
-                self.now[i].copy_(self.now[i].clamp(self.base[i] - limit, self.base[i] + limit))
-            self.weights[i].copy_(self.now[i])
+            length = self.rate * self.units[i] / (1 - one**self.steps)
+            self.tensors[i].sub_(self.first[i] / spread * length)
 
-    def changes(self) -> list[Tensor]:
-        """What was added to each weight."""
-        return [now - base for now, base in zip(self.now, self.base, strict=True)]
+
+class Weights:
+    """Weights that are trained themselves: kept in float32, and put into the model in its own type."""
+
+    def __init__(self, weights: Sequence[Tensor], rate: float, bound: float | None) -> None:
+        self.weights, self.bound = weights, bound
+        self.base = [weight.detach().float().clone() for weight in weights]
+        self.now = [base.clone() for base in self.base]
+        self.unit = [scale(base) for base in self.base]
+        self.adam = Adam(self.now, self.unit, rate)
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """One step of Adam, its size relative to the weights, then the bound."""
+        self.adam.step([gradient.float() for gradient in gradients])
+        for weight, now, base, unit in zip(self.weights, self.now, self.base, self.unit, strict=True):
+            if self.bound is not None:
+                limit = self.bound * unit
+                now.copy_(now.clamp(base - limit, base + limit))
+            weight.copy_(now)
+
+    def changes(self) -> list[WeightDelta]:
+        """See `Trainable`."""
+        return [DenseDelta(change) for change in self._changes()]
 
     def size(self) -> float:
-        """The largest root mean square of a change, in units of its weight's."""
-        return max(
-            float(c.square().mean().sqrt() / u) for c, u in zip(self.changes(), self.unit, strict=True)
-        )
+        """See `Trainable`."""
+        return max(float(scale(c) / u) for c, u in zip(self._changes(), self.unit, strict=True))
+
+    def _changes(self) -> Iterator[Tensor]:
+        return (now - base for now, base in zip(self.now, self.base, strict=True))
+
+
+def scale(tensor: Tensor) -> Tensor:
+    """The root mean square of a tensor's values."""
+    return tensor.square().mean().sqrt()
 
 
 def train(
     asked: Asked,
     kept: Kept | None,
-    weights: Weights,
+    weights: Trainable,
     epochs: int,
     batch_rows: int,
     retain: float,
     seed: int,
     report: Progress,
 ) -> tuple[int, Outcome]:
-    """Epochs until all goals hold. What is finished stays in them, or it would be unlearnt by the rest.
+    """Epochs until all goals hold.
+
+    An epoch visits what did not hold when it was last seen, and as many others, drawn at random: they
+    would be unlearnt if they were left out, and cost most of the time if all of them were visited.
 
     Raises:
         EditorError: the loss or a weight is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     outcome = asked.look()
+    still_open = outcome.open.cpu()
     epoch = 0
-    while epoch < epochs and bool(outcome.open.any()):
+    while epoch < epochs and bool(still_open.any()):
         report("epochs", epoch, epochs)
-        still_open = 0
-        order = torch.randperm(len(asked.rows), generator=generator)
-        for part in torch.split(order, batch_rows):
+        for part in torch.split(_visited(still_open, generator), batch_rows):
             loss, seen = asked.loss(part.to(asked.rows.device))
             if kept is not None:
-                loss = loss + retain * kept.change(kept.rows.some(len(part), generator)).mean()
+                drawn = kept.rows.some(KEPT_PER_ROW * len(part), generator)
+                loss = loss + retain * kept.change(drawn).mean()
             if not torch.isfinite(loss):
-                raise EditorError("fine-tuning gave a loss that is not finite")
-            weights.step(torch.autograd.grad(loss, list(weights.weights)))
-            still_open += int(seen.open.sum())
+                raise EditorError("training gave a loss that is not finite")
+            # An expert that nothing was routed to has no gradient: it stays.
+            weights.step(torch.autograd.grad(loss, list(weights.weights), materialize_grads=True))
+            still_open[part] = seen.open.cpu()
         epoch += 1
         # What was seen in passing is a little old; only a look at all of them ends the training.
-        if not still_open or epoch == epochs:
+        if epoch == epochs or not bool(still_open.any()):
             outcome = asked.look()
+            still_open = outcome.open.cpu()
     if not bool(torch.isfinite(outcome.loss).all()):
-        raise EditorError("fine-tuning gave a loss that is not finite")
+        raise EditorError("training gave a loss that is not finite")
     report("epochs", epochs, epochs)
     return epoch, outcome
+
+
+def _visited(still_open: Tensor, generator: torch.Generator) -> Tensor:
+    """(visited,) indices in random order: all that are open, and at most as many that are not."""
+    order = torch.randperm(len(still_open), generator=generator)
+    finished = ~still_open[order]
+    left_out = finished & (finished.cumsum(0) > int(still_open.sum()))
+    return order[~left_out]

@@ -21,11 +21,13 @@ VERBS = {
     "verify",
     "rollback",
     "runs",
+    "export",
+    "locate",
     "editors",
     "probes",
     "world",
 }
-LATER = {"detox", "sign-off", "report", "export", "locate"}
+LATER = {"detox", "sign-off", "report"}
 
 
 def test_help_is_quick() -> None:

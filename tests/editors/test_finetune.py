@@ -9,6 +9,7 @@ from weights import predicted, probability, same, state, untouched
 from words import word_tokenizer
 
 from safeedit.editors.finetune import FtL, FtM
+from safeedit.editors.training import Outcome, Weights, _visited, train
 from safeedit.errors import EditorError, UsageError
 from safeedit.triples.facts import Edit
 
@@ -137,6 +138,48 @@ def test_layers_follow_the_depth():
     assert FtM()._layers(1) == [0]
     assert FtL()._layers(32) == [21]
     assert FtM().layers_for(tiny("gpt2"), word_tokenizer(), [NEW]) == (0, 1, 2)
+
+
+def test_an_epoch_visits_what_is_open_and_as_many_others():
+    generator = torch.Generator().manual_seed(0)
+    still_open = torch.zeros(40, dtype=torch.bool)
+    still_open[[3, 17, 30]] = True
+    seen = [_visited(still_open, generator) for _ in range(200)]
+    assert all({3, 17, 30} < set(one.tolist()) and len(one) == len(set(one.tolist())) == 6 for one in seen)
+    assert set(torch.cat(seen).tolist()) == set(range(40))
+    assert len(_visited(torch.ones(7, dtype=torch.bool), generator)) == 7
+
+
+def test_what_is_unlearnt_while_it_is_not_visited_is_found():
+    """The last word has a look at all rows, and training goes on where one of them is open again."""
+
+    class Rows(list):
+        device = torch.device("cpu")
+
+    class Forgetful:
+        """Learns what it is trained on, and forgets row 5 twice, seen by a look alone."""
+
+        rows = Rows(range(12))
+        looks, visited = [1, 1, 0], []
+
+        def loss(self, part):
+            self.visited += part.tolist()
+            none = torch.zeros(len(part))
+            return weight.sum() * 0.0, Outcome(none, none, none.bool())
+
+        def look(self):
+            still_open = torch.zeros(12, dtype=torch.bool)
+            still_open[5] = bool(self.visited) and bool(self.looks.pop(0))
+            return Outcome(torch.zeros(12), torch.zeros(12), still_open if self.visited else ~still_open)
+
+    weight = torch.ones(3, requires_grad=True)
+    asked = Forgetful()
+    epochs, outcome = train(asked, None, Weights([weight], 0.1, None), 9, 4, 1.0, 0, lambda *_: None)
+    assert epochs == 3
+    assert not outcome.open.any()
+    assert sorted(asked.visited[:12]) == list(range(12))
+    assert len(asked.visited) == 12 + 2 + 2
+    assert asked.visited.count(5) == 3
 
 
 def test_edits_that_hold_change_nothing():
