@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -30,6 +30,15 @@ class Params(BaseModel):
     """Base of an editor's settings: unknown ones are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Settings of publications, by what the setting `preset`, where there is one, may be."""
+
+    def with_preset(self) -> Self:
+        """The settings with the preset's values where none was given explicitly."""
+        preset = getattr(self, "preset", None)
+        values = self.published[preset] if preset is not None else {}
+        return self.model_copy(update={k: v for k, v in values.items() if k not in self.model_fields_set})
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,7 +98,7 @@ class Editor(ABC):
             UsageError: a setting is unknown or has an impossible value; all of them are named.
         """
         try:
-            self.params = self.Params(**params)
+            self.params = self.Params(**params).with_preset()
         except ValidationError as error:
             raise UsageError("\n".join(self._complaint(e) for e in error.errors())) from None
 

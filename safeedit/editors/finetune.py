@@ -17,20 +17,27 @@ Beyond the papers:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from safeedit.editors.anchors import anchor_texts
+from safeedit.editors.anchors import anchor_texts, control_texts
 from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.contexts import context_texts
 from safeedit.editors.objectives import Aim, Erasure, build_task
 from safeedit.editors.prepared import Kept, Prepared
 from safeedit.editors.rows import Demand, rows_of
-from safeedit.editors.settings import ContextParams, ErasureParams, LayersParams, existing
+from safeedit.editors.settings import (
+    AnswerParams,
+    ContextParams,
+    ErasureParams,
+    LayersParams,
+    PaperParams,
+    existing,
+)
 from safeedit.editors.training import Asked, Goal, Trainable, Weights, train, trained
 from safeedit.errors import UsageError
 from safeedit.models.hooks import frozen
@@ -42,7 +49,7 @@ Named = tuple[list[str], Trainable]
 """The names of the weights that change, and what changes them."""
 
 
-class TrainingParams(LayersParams, ContextParams):
+class TrainingParams(LayersParams, ContextParams, AnswerParams):
     """Settings of every editor that trains on the goals of edits."""
 
     epochs: int = Field(default=40, ge=1, le=10_000)
@@ -68,8 +75,23 @@ class ErasingParams(TrainingParams, ErasureParams):
     """What an erasure aims at (`lens` is for MEMIT alone)."""
 
 
-class FtLParams(TrainingParams):
+_PAPER: dict[str, Any] = {
+    "epochs": 25,
+    "stop": 0.01,
+    "contexts": 0,
+    "anchors": 0,
+    "retain": 0.0,
+    "end": False,
+}
+
+
+class FtLParams(TrainingParams, PaperParams):
     """Settings of FT-L: as published, a bound and nothing that is kept."""
+
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {**_PAPER, "batch_rows": 1}}
+    """Steps and the bound stay relative: the published ones belong to the scale of the models there."""
+    end: Literal[False] = False
+    """Tokens without an order have no end."""
 
     epochs: int = Field(default=25, ge=1, le=10_000)
     """Passes over the edits, at most."""
@@ -79,8 +101,11 @@ class FtLParams(TrainingParams):
     """Invented names, of each of three kinds, whose answers to the edited prompts stay as they are."""
 
 
-class FtMParams(ErasingParams):
+class FtMParams(ErasingParams, PaperParams):
     """Settings of FT-M."""
+
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {**_PAPER, "batch_rows": 1}}
+    """Steps stay relative; of blocks there is one, two thirds up."""
 
     bound: float | None = Field(default=None, gt=0)
     """Largest change of any one weight, in units of the weights' root mean square; None for no bound."""
@@ -100,12 +125,13 @@ class FineTuning(Editor):
         decoder, segment, tokenizer = job.decoder, job.segment, job.tokenizer
         layers = self._layers(len(decoder.blocks))
         contexts = context_texts(job.model, tokenizer, params.contexts, params.context_tokens, job.seed)
-        aim = Aim(self._objective(), ("", *contexts), params.retain)
+        aim = Aim(self._objective(), ("", *contexts), params.retain, end=params.end)
         task = build_task(segment, tokenizer, job.edits, aim).task
         asked = self._asked([d for d in task.demands if not d.keep])
         kept = [d.row for d in task.demands if d.keep]
         if params.anchors and params.retain:
             kept += rows_of(tokenizer, anchor_texts(job.edits, params.anchors))
+        kept += rows_of(tokenizer, control_texts(job.controls))
         names, weights = self._weights(job, layers)
         fill, lowest = pad_id(tokenizer), layers[0]
         goals = Asked(
@@ -198,7 +224,12 @@ class FtL(FineTuning):
     summary: ClassVar[str] = "fine-tunes one MLP layer within a bound; the target is asked for at one token"
     paper: ClassVar[str] = "2012.00363"
     operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify"})
+    cannot: ClassVar[Mapping[Op, str]] = {"erase": "its objective is an answer"}
     Params: ClassVar[type[BaseParams]] = FtLParams
+
+    def tuned(self, depth: int) -> dict[str, tuple[Any, ...]]:
+        """See `Editor.tuned`."""
+        return {"rate": (0.02, 0.01, 0.04), "bound": (0.5, 0.25, 1.0)}
 
     def _weights(self, job: Job, layers: Sequence[int]) -> Named:
         assert isinstance(self.params, FtLParams)
@@ -221,6 +252,15 @@ class FtM(Erasing):
     )
     paper: ClassVar[str] = "2308.07269"
     Params: ClassVar[type[BaseParams]] = FtMParams
+
+    def tuned(self, depth: int) -> dict[str, tuple[Any, ...]]:
+        """See `Editor.tuned`."""
+        upper = list(range(max(2 * depth // 3 - 2, 0), 2 * depth // 3 + 1))
+        return {"rate": (0.02, 0.01, 0.04), "layers": (None, upper)}
+
+    def _usual_layers(self, depth: int) -> list[int]:
+        assert isinstance(self.params, FtMParams)
+        return [2 * depth // 3] if self.params.preset else super()._usual_layers(depth)
 
     def _weights(self, job: Job, layers: Sequence[int]) -> Named:
         assert isinstance(self.params, FtMParams)

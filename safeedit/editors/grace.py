@@ -37,7 +37,7 @@ from safeedit.editors.goals import Spots
 from safeedit.editors.objectives import Aim, build_task
 from safeedit.editors.prepared import BATCH
 from safeedit.editors.rows import Demand, Row, rows_of
-from safeedit.editors.settings import AnswerParams, PublishedParams, existing
+from safeedit.editors.settings import AnswerParams, PaperParams, existing
 from safeedit.errors import EditorError
 from safeedit.memories import Codebook
 from safeedit.models.hooks import frozen, inputs_of
@@ -47,7 +47,7 @@ from safeedit.models.tokens import Batch, pad, pad_around, pad_id
 from safeedit.triples.facts import Edit, Op
 
 
-class Params(AnswerParams, PublishedParams):
+class Params(AnswerParams, PaperParams):
     """Settings."""
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -106,8 +106,8 @@ class Grace(Editor):
             return (self._layer(len(find_decoder(model).blocks)),)
 
     def _edit(self, job: Job) -> Made:
-        assert isinstance(self.params, Params)
-        params = self.params.with_preset()
+        params = self.params
+        assert isinstance(params, Params)
         decoder, segment, tokenizer, report = job.decoder, job.segment, job.tokenizer, job.report
         layer, fill = self._layer(len(decoder.blocks)), pad_id(tokenizer)
         projection = decoder.projections[layer]
@@ -139,7 +139,7 @@ class Grace(Editor):
         loss, leak = _look(segment, layer, memory, task.demands, task.table, fill)
         report("values", len(entries), len(entries))
         return Made(
-            settled=params.model_dump(mode="json") | {"layer": layer},
+            settled={"layer": layer},
             meta={
                 "prompts": len(task.demands),
                 "entries": len(memory),

@@ -17,7 +17,7 @@ Adapters are not trained through `peft`: its wrappers change the model, and its 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -101,6 +101,10 @@ class Lora(Erasing):
     summary: ClassVar[str] = "trains low-rank adapters on whole targets; exports to PEFT without loss"
     paper: ClassVar[str] = "2106.09685"
     Params: ClassVar[type[BaseParams]] = LoraParams
+
+    def tuned(self, depth: int) -> dict[str, tuple[Any, ...]]:
+        """See `Editor.tuned`."""
+        return {"rate": (0.015, 0.0075, 0.03), "rank": (8, 16)}
 
     def _usual_layers(self, depth: int) -> list[int]:
         first = max(depth // 2 - 2, 0)

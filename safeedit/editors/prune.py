@@ -39,7 +39,7 @@ from safeedit.editors.memit import default_corpus
 from safeedit.editors.objectives import Aim, build_task
 from safeedit.editors.prepared import Kept, Prepared
 from safeedit.editors.rows import Row, Task, Text, rows_of
-from safeedit.editors.settings import ContextParams, ErasureParams, LayersParams, PublishedParams, existing
+from safeedit.editors.settings import ContextParams, ErasureParams, LayersParams, PaperParams, existing
 from safeedit.editors.statistics import OwnText, row_width
 from safeedit.errors import EditorError
 from safeedit.models.structure import Decoder, find_decoder
@@ -53,7 +53,7 @@ READ = 8
 """How much text is written, where the model writes it itself, for one token that is looked at."""
 
 
-class Params(LayersParams, ContextParams, ErasureParams, PublishedParams):
+class Params(LayersParams, ContextParams, ErasureParams, PaperParams):
     """Settings of the pruning; by default all blocks may lose weights: with a choice of all, fewer go."""
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -111,7 +111,7 @@ class Prune(Editor):
         so is what random masks of the same size do.
         """
         assert isinstance(self.params, Params)
-        params, edits, tokenizer = self.params.with_preset(), job.edits, job.tokenizer
+        params, edits, tokenizer = self.params, job.edits, job.tokenizer
         layers = self._layers(len(job.decoder.blocks))
         contexts = context_texts(job.model, tokenizer, params.contexts, params.context_tokens, job.seed)
         task = build_task(job.segment, tokenizer, edits, Aim("neutral", ("", *contexts), 0.0)).task
@@ -128,7 +128,7 @@ class Prune(Editor):
         deltas = {name: DenseDelta(gates.delta(name, removed)) for name in removed if removed[name].any()}
         return Made(
             deltas,
-            params.model_dump(mode="json") | {"layers": layers},
+            {"layers": layers},
             {"prompts": len(task.demands), "steps": steps} | meta,
         )
 

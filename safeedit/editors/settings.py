@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,20 +11,11 @@ from safeedit.editors.base import Params
 from safeedit.errors import UsageError
 
 
-class PublishedParams(Params):
+class PaperParams(Params):
     """For editors whose publication has other settings than the defaults here."""
 
-    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """By the name of a preset."""
     preset: Literal["paper"] | None = None
     """Published settings; they replace the defaults, and explicit settings replace them."""
-
-    def with_preset(self) -> Self:
-        """The settings with the preset's values where none was given explicitly."""
-        if self.preset is None:
-            return self
-        values = self.published[self.preset]
-        return self.model_copy(update={k: v for k, v in values.items() if k not in self.model_fields_set})
 
 
 class LayersParams(Params):
