@@ -9,6 +9,7 @@ import typer
 
 from . import plan as planning
 from .options import (
+    ConflictChoice,
     Device,
     DryRun,
     Dtype,
@@ -16,6 +17,7 @@ from .options import (
     Json,
     ModelSource,
     NumberFormat,
+    OnConflict,
     PolicyFile,
     Quiet,
     RunOut,
@@ -40,6 +42,7 @@ def command(kinds: tuple[str, ...] | None) -> Callable[..., None]:
         suite: SuiteName = None,
         seed: Seed = 0,
         stats_dataset: StatsDataset = None,
+        on_conflict: ConflictChoice = OnConflict.STOP,
         dry_run: DryRun = False,
         out: RunOut = None,
         save_model: SaveModel = False,
@@ -48,7 +51,7 @@ def command(kinds: tuple[str, ...] | None) -> Callable[..., None]:
         show_sensitive: ShowSensitive = False,
     ) -> None:
         choices: dict[str, Any] = {"model": model, "editor": editor, "suite": suite, "seed": seed}
-        choices |= {"device": device, "dtype": dtype.value}
+        choices |= {"device": device, "dtype": dtype.value, "on_conflict": on_conflict.value}
         if dry_run:
             planning.show(policy, kinds, as_json, quiet, show_sensitive, **choices)
             return

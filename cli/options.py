@@ -18,6 +18,13 @@ class Dtype(StrEnum):
     FLOAT16 = "float16"
 
 
+class OnConflict(StrEnum):
+    """What to do where a policy contradicts the runs that it shall stand on."""
+
+    STOP = "stop"
+    REPLACE = "replace"
+
+
 _REQUEST, _MODEL, _EDIT, _OUTPUT, _DANGER = "Request", "Model", "Edit", "Output", "Danger"
 
 PolicyFile = Annotated[
@@ -38,7 +45,7 @@ ModelSource = Annotated[
     typer.Option(
         "--model",
         metavar="ID_OR_PATH",
-        help="A Hugging Face id or a folder. Default: the embedded reference model.",
+        help="A Hugging Face id, a folder, or a RUN to go on from. Default: the embedded reference model.",
         rich_help_panel=_MODEL,
     ),
 ]
@@ -47,7 +54,7 @@ BaseSource = Annotated[
     typer.Option(
         "--base",
         metavar="ID_OR_PATH",
-        help="The model before the edit; for RUN only where it has moved since.",
+        help="The model before the edit; for RUN only where it, or the run below, has moved since.",
         rich_help_panel=_MODEL,
     ),
 ]
@@ -95,6 +102,33 @@ StatsDataset = Annotated[
         metavar="ID_OR_FILE",
         help="Text for the key statistics: a `datasets` id, a text file, or `own`. "
         "Default: the reference world's.",
+        rich_help_panel=_EDIT,
+    ),
+]
+ConflictChoice = Annotated[
+    OnConflict,
+    typer.Option(
+        "--on-conflict",
+        metavar="|".join(OnConflict),
+        help="With a RUN as model: what to do with facts that it has settled otherwise, or already.",
+        rich_help_panel=_EDIT,
+    ),
+]
+FactsOut = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fact",
+        metavar="N|DIGEST",
+        help="Take out only this fact of RUN (its number from 0, as --json lists them), or all of a subject "
+        "(hmac:…); the rest is carried out anew. Repeatable.",
+        rich_help_panel=_EDIT,
+    ),
+]
+Stack = Annotated[
+    bool,
+    typer.Option(
+        "--stack",
+        help="First roll back the runs that stand on RUN, the newest first.",
         rich_help_panel=_EDIT,
     ),
 ]

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from .options import (
+    ConflictChoice,
     Device,
     Dtype,
     EditorName,
     Json,
     ModelSource,
     NumberFormat,
+    OnConflict,
     PolicyFile,
     Quiet,
     Seed,
@@ -31,13 +33,14 @@ def plan(
     editor: EditorName = None,
     suite: SuiteName = None,
     seed: Seed = 0,
+    on_conflict: ConflictChoice = OnConflict.STOP,
     as_json: Json = False,
     quiet: Quiet = False,
     show_sensitive: ShowSensitive = False,
 ) -> None:
     """Check a policy and a model, and show what would be done; change nothing."""
     choices: dict[str, Any] = {"model": model, "editor": editor, "suite": suite, "seed": seed}
-    choices |= {"device": device, "dtype": dtype.value}
+    choices |= {"device": device, "dtype": dtype.value, "on_conflict": on_conflict.value}
     show(policy, None, as_json, quiet, show_sensitive, **choices)
 
 
@@ -67,6 +70,6 @@ def _command(policy: Path, kinds: Sequence[str] | None, choices: Mapping[str, An
     """The command that does what was planned."""
     words = ["safeedit", kinds[0] if kinds else "apply", "--policy", str(policy)]
     for name, value in choices.items():
-        if value not in (None, 0, "auto"):
-            words += [f"--{name}", str(value)]
+        if value not in (None, 0, "auto", "stop"):
+            words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)

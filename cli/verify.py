@@ -26,6 +26,7 @@ def verify(run: RunPath, as_json: Json = False) -> None:
                 "entries": report.entries,
                 "files": report.files,
                 "findings": findings,
+                "not_checked": list(report.notes),
                 "exit_code": code,
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,9 @@ def run_json(run: Run, policy: Policy, *, show_sensitive: bool) -> dict[str, Any
         "grade": run.grade,
         "exit_code": run.exit_code,
         "model": record.model,
+        "parent": record.parent.model_dump(mode="json") if record.parent else None,
+        "position": record.position,
+        "warnings": list(run.warnings),
         "editor": record.editor.model_dump(mode="json") if record.editor else None,
         "seed": record.seed,
         "device": record.device,
@@ -73,7 +76,9 @@ def show_run(screen: Screen, run: Run, policy: Policy, *, show_sensitive: bool) 
     editor = record.editor.name if record.editor else "no editor"
     due = f", answer due {policy.due()}" if policy.due() else ""
     screen.line(Words(record.id, "bold"), f"{', '.join(policy.kinds())}, {policy.metadata.regime}{due}")
-    screen.line(Words(f"model {record.model}, {editor}, seed {record.seed}", "dim"))
+    on = f", edit {record.position}, on a run of {record.parent.id}" if record.parent else ""
+    screen.line(Words(f"model {record.model}{on}, {editor}, seed {record.seed}", "dim"))
+    _warned(screen, run.warnings)
     screen.line()
     _probe_table(screen, run.report)
     found = list(islice(answers(run, policy.catalogue()), SHOWN))
@@ -96,6 +101,7 @@ def show_plan(screen: Screen, plan: Plan, command: str, *, show_sensitive: bool)
     layers = f" layers {', '.join(map(str, plan.layers))}" if plan.layers else ""
     screen.line(Words(plan.policy_id, "bold"))
     screen.line(Words(f"model {plan.model}, {plan.editor}{layers}, suite {plan.suite}", "dim"))
+    _warned(screen, plan.warnings)
     screen.line()
     if plan.facts:
         columns = (
@@ -120,6 +126,8 @@ def show_plan(screen: Screen, plan: Plan, command: str, *, show_sensitive: bool)
 
 def show_findings(screen: Screen, path: Path, report: VerifyReport) -> None:
     """Whether a run is as it was left, and each thing that is not."""
+    for note in report.notes:
+        screen.line(Words(note, "doubtful"))
     if report.ok:
         screen.line(
             _mark(screen, "PASS", "intact"),
@@ -134,13 +142,13 @@ def show_findings(screen: Screen, path: Path, report: VerifyReport) -> None:
     screen.line(_mark(screen, *mark), f"{path}: {count} finding{'s' * (count > 1)}")
 
 
-def show_rollback(screen: Screen, path: Path, record: RunRecord) -> None:
-    """That a run was taken back, and to which weights."""
-    digest = record.digests["base_model"][:16]
-    screen.line(
-        _mark(screen, "PASS", "rolled back"), f"{path}: the model is the base model again ({digest}…)"
-    )
-    screen.line(Words("next   ", "dim"), _verify(path))
+def show_rollback(screen: Screen, done: Sequence[tuple[Path, RunRecord]]) -> None:
+    """That runs were taken back, and to which weights."""
+    for path, record in done:
+        digest = record.digests["base_model"][:16]
+        what = "the model of the run below" if record.parent else "the base model"
+        screen.line(_mark(screen, "PASS", "rolled back"), f"{path}: the model is {what} again ({digest}…)")
+    screen.line(Words("next   ", "dim"), _verify(done[-1][0]))
 
 
 def show_runs(screen: Screen, folder: Path, found: Sequence[RunSummary]) -> None:
@@ -148,8 +156,11 @@ def show_runs(screen: Screen, folder: Path, found: Sequence[RunSummary]) -> None
     if not found:
         screen.line(f"no runs in {folder}")
         return
+    names = {run.uuid: run.path.name for run in found}
+    stacked = any(run.parent for run in found)
     columns = (
         Column("run", wraps=True),
+        *((Column("stands on", wraps=True),) if stacked else ()),
         Column("started"),
         Column("status"),
         Column("verdict"),
@@ -160,6 +171,7 @@ def show_runs(screen: Screen, folder: Path, found: Sequence[RunSummary]) -> None
         [
             (
                 Words(run.path.name, "bold"),
+                *((_below(run, names),) if stacked else ()),
                 (run.started or "")[:16].replace("T", " "),
                 run.status,
                 _mark(screen, run.verdict) if run.verdict else "",
@@ -168,6 +180,11 @@ def show_runs(screen: Screen, folder: Path, found: Sequence[RunSummary]) -> None
             for run in found
         ],
     )
+
+
+def _below(run: RunSummary, names: Mapping[str | None, str]) -> str:
+    """The run that one stands on: its folder, where it is in the list too."""
+    return names.get(run.parent, "a run elsewhere") if run.parent else ""
 
 
 def _probe_table(screen: Screen, report: ProbeReport) -> None:
@@ -285,6 +302,11 @@ def _verdict(screen: Screen, report: ProbeReport, grade: str | None, seconds: fl
     screen.paragraph(f"{told[0].upper()}{told[1:]}.")
     if report.note:
         screen.paragraph(Words(f"{report.suite}: {report.note.removeprefix(f'{report.suite}: ')}", "dim"))
+
+
+def _warned(screen: Screen, warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        screen.line(Words(warning, "doubtful"))
 
 
 def _verify(path: Path) -> str:

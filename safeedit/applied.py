@@ -68,7 +68,7 @@ class Applied:
             for name, delta in deltas.items():
                 applied._change(name, named_tensors(model)[name], delta)
             for name, memory in (memories or {}).items():
-                applied._detach.append(memory.attach(module_of(model, name)))
+                applied._detach.append(memory.attach(module_of(model, name), model))
             if memories:
                 listed = tuple((name, memory.digest()) for name, memory in memories.items())
                 setattr(model, _MEMORIES, applied._memories + listed)
@@ -83,7 +83,7 @@ class Applied:
 
     def digest(self) -> str:
         """What identifies the model as it is now: its `model_digest`, if no memory is at it."""
-        return root_digest(named_digests(self.model) | memory_digests(self.model))
+        return identity(self.model)
 
     def revert(self) -> None:
         """Every tensor is again what it was before, bit for bit; harmless if it is already.
@@ -142,6 +142,11 @@ def memory_digests(model: torch.nn.Module) -> dict[str, str]:
     """
     listed: tuple[tuple[str, str], ...] = getattr(model, _MEMORIES, ())
     return {f"memory|{number}|{name}": digest for number, (name, digest) in enumerate(listed)}
+
+
+def identity(model: torch.nn.Module) -> str:
+    """What identifies a model with all that is at it; its `model_digest`, if no memory is."""
+    return root_digest(named_digests(model) | memory_digests(model))
 
 
 def module_of(model: torch.nn.Module, weight: str) -> torch.nn.Module:

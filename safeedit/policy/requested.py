@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from safeedit.policy.resolve import Resolved
 from safeedit.policy.rules import same
@@ -17,14 +17,20 @@ def requested_facts(stated: Sequence[Fact], resolved: Iterable[Resolved]) -> tup
     says what shall become of the relation and stands for any found one.
     """
     facts = list(stated)
+    # By name and relation: there may be thousands of either.
+    held = {at for fact in facts for at in _stands_for(fact)}
     for one in resolved:
-        if one.fact is not None and not any(_stands_for(fact, one.fact) for fact in facts):
-            facts.append(one.fact)
+        found = one.fact
+        if found is None:
+            continue
+        name = same(found.subject)
+        if held.isdisjoint(((name, found.relation, None), (name, found.relation, same(found.object)))):
+            facts.append(found)
+            held.update(_stands_for(found))
     return tuple(facts)
 
 
-def _stands_for(fact: Fact, found: Fact) -> bool:
-    names = {same(name) for name in (fact.subject, *fact.aliases)}
-    if fact.relation != found.relation or same(found.subject) not in names:
-        return False
-    return fact.op != "erase" or same(fact.object) == same(found.object)
+def _stands_for(fact: Fact) -> Iterator[tuple[str, str, str | None]]:
+    """Name, relation and object of the found facts that a fact stands for; None for any object."""
+    for name in (fact.subject, *fact.aliases):
+        yield same(name), fact.relation, same(fact.object) if fact.op == "erase" else None

@@ -11,43 +11,30 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safeedit.editors.base import Editor
-from safeedit.errors import EditorError, IntegrityError, UsageError
+from safeedit.errors import EditorError, IntegrityError
 from safeedit.policy import Policy
 from safeedit.policy.edits import edits_for
 from safeedit.policy.requested import requested_facts
 from safeedit.policy.resolve import Resolved, resolve_subjects
 from safeedit.probes.report import ProbeReport
 from safeedit.probes.runner import judge
-from safeedit.probes.suite import Suite, load_suite
-from safeedit.runs import stored
-from safeedit.runs.corpus import chosen_corpus
+from safeedit.runs import lineage, stored
 from safeedit.runs.folder import RunFolder
 from safeedit.runs.guard import no_remains, plainly, unchanged
+from safeedit.runs.job import Job, prepare
 from safeedit.runs.machine import Stopwatch, peak_memory_bytes, versions
 from safeedit.runs.measuring import Progress, measured, nothing_known, pack_for
-from safeedit.runs.options import (
-    ModelSource,
-    Request,
-    cache_folder,
-    check_model,
-    chosen_editor,
-    default_out,
-    get_model,
-    read_request,
-    suite_source,
-)
+from safeedit.runs.options import ModelSource, cache_folder, get_model
 from safeedit.runs.outcome import Run
-from safeedit.runs.record import EditorRecord, model_name
+from safeedit.runs.record import EditorRecord
 from safeedit.tensors.atomic import atomic_write
 from safeedit.triples.facts import Fact
 
 if TYPE_CHECKING:
-    from safeedit.editors.statistics import Corpus, OwnText
     from safeedit.models.load import LoadedModel
     from safeedit.patch import Applied, Patch
     from safeedit.probes.pack import ProbePack
@@ -56,7 +43,7 @@ if TYPE_CHECKING:
 
 def apply(
     policy: Policy | str | os.PathLike[str],
-    model: ModelSource = None,
+    model: ModelSource | Run = None,
     out: str | os.PathLike[str] | None = None,
     *,
     editor: str | None = None,
@@ -69,13 +56,15 @@ def apply(
     statistics: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     kinds: str | Collection[str] | None = None,
+    on_conflict: str = "stop",
 ) -> Run:
     """Carry out a policy and judge the result; everything is recorded in a run folder.
 
     Args:
         policy: a policy, or the path of one.
-        model: a folder, a hub id, a loaded (model, tokenizer), or None for the reference model. A
-            loaded model is left bit for bit as it is, which takes a copy of it in main memory.
+        model: a folder, a hub id, a loaded (model, tokenizer), or None for the reference model; or a
+            run (or its folder), to go on from the model that it left. A loaded model is left bit for
+            bit as it is, which takes a copy of it in main memory.
         out: the run folder; `runs/<policy id>-<time>` by default. An unfinished run of the same
             policy in it is started again.
         editor: name of an editor, in place of the policy's or of the default.
@@ -89,68 +78,67 @@ def apply(
             by default.
         progress: called with (stage, done, in all) as the work goes on.
         kinds: the kinds of operation that the policy may hold; all by default.
+        on_conflict: with a run as model: what to do where the policy contradicts or repeats what that
+            run, or one that it stands on, did: `stop`, or `replace` to let this policy win.
 
     Returns:
         the run, whatever its verdict.
 
     Raises:
+        ConflictError: the policy is in conflict with earlier runs; nothing was done.
         UsageError: it cannot be done as asked; nothing was done.
         SafeEditError: the model, the editor or the machine failed; the run is recorded as failed.
     """
+    source = model.path if isinstance(model, Run) else model
+
+    def job(watch: Stopwatch) -> Job:
+        return prepare(
+            policy,
+            source,
+            out,
+            kinds=kinds,
+            editor=editor,
+            params=params,
+            suite=suite,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            save_model=save_model,
+            statistics=statistics,
+            on_conflict=on_conflict,
+            tell=progress or (lambda stage, done, total: None),
+            watch=watch,
+        )
+
+    return carry_out(job, source, device, dtype)
+
+
+def carry_out(make: Callable[[Stopwatch], Job], source: ModelSource, device: str, dtype: str) -> Run:
+    """Do the job that `make` describes when it is called, on the model that `source` gives; see `apply`."""
     watch = Stopwatch()
 
     def work() -> Run:
-        request = read_request(policy, kinds)
-        job = _Job(
-            request=request,
-            editor=chosen_editor(request, editor, params),
-            suite=load_suite(suite_source(request, suite)),
-            suite_source=suite_source(request, suite),
-            corpus=None,
-            seed=seed,
-            save_model=save_model,
-            tell=progress or (lambda stage, done, total: None),
-        )
-        if save_model and job.editor.beside_weights:
-            raise UsageError(
-                f"editor {job.editor.name} keeps what it learns beside the weights, which no checkpoint can "
-                "hold; leave --save-model out and load the run itself"
-            )
-        check_model(model, device, dtype)
-        job = replace(job, corpus=chosen_corpus(statistics, job.editor))
-        path = Path(out) if out is not None else default_out(request.policy)
-        run_id = request.policy.metadata.id
-        public = "local" if isinstance(model, tuple) else model_name(model)
+        job = make(watch)
+        run_id = job.request.policy.metadata.id
         with (
-            RunFolder.create(path, run_id, model=public, seed=seed, versions=versions()) as folder,
-            no_remains(path),
+            RunFolder.create(job.out, run_id, seed=job.seed, versions=versions(), **job.about()) as folder,
+            no_remains(job.out),
         ):
-            return _Execution(job, folder, watch).run(lambda: get_model(model, device, dtype), model)
+            return _Execution(job, folder, watch).run(lambda: get_model(source, device, dtype), source)
 
     return plainly(lambda: f"the run's stage {watch.stage!r}", work)
-
-
-@dataclass(frozen=True, repr=False)
-class _Job:
-    request: Request
-    editor: Editor
-    suite: Suite
-    suite_source: str
-    corpus: Corpus | OwnText | None
-    seed: int
-    save_model: bool
-    tell: Progress
 
 
 class _Execution:
     """The stages of one run, in their order."""
 
-    def __init__(self, job: _Job, folder: RunFolder, watch: Stopwatch) -> None:
+    def __init__(self, job: Job, folder: RunFolder, watch: Stopwatch) -> None:
         self.job, self.folder, self.watch = job, folder, watch
         self.tell = job.tell
 
     def run(self, load: Callable[[], LoadedModel], given: ModelSource) -> Run:
         self._register_policy()
+        self._register_parent()
         with self._stage("load"):
             loaded = load()
         with unchanged(loaded.model) if isinstance(given, tuple) else nullcontext():
@@ -161,6 +149,7 @@ class _Execution:
             pack = self._register_probes(loaded, facts)
             before = self._measure("baseline", pack, loaded, None)
             known = tuple(before.known[index] for index in range(len(facts)))
+            stored.keep_known(self.folder, known)
             self.folder.note(
                 "baseline.measured", facts=len(facts), known=sum(known), errors=len(before.errors)
             )
@@ -187,7 +176,9 @@ class _Execution:
 
     def _register_policy(self) -> None:
         policy = self.job.request.policy
-        commitment = stored.keep_request(self.folder, self.job.request, self.job.suite_source)
+        commitment = stored.keep_request(
+            self.folder, self.job.request, self.job.suite_source, self.job.statistics
+        )
         due = policy.due()
         self.folder.update(
             "policy.registered",
@@ -203,13 +194,30 @@ class _Execution:
             digests={stored.POLICY: commitment},
         )
 
+    def _register_parent(self) -> None:
+        parent, compared = self.job.parent, self.job.compared
+        if parent is None:
+            return
+        lineage.begin_on(parent, self.folder)
+        self.folder.note(
+            "conflicts.checked",
+            parent=parent.record.uuid,
+            runs=compared.runs,
+            not_readable=[run.record.uuid for run in compared.unreadable],
+            replaced=compared.counts(),
+        )
+
     def _register_model(self, loaded: LoadedModel) -> None:
+        from safeedit.applied import memory_digests
         from safeedit.tensors.digest import named_digests, root_digest
 
         with self.watch.timed("load"):
             self.digests = named_digests(loaded.model)
-        base = root_digest(self.digests)
-        stored.keep_model(self.folder, loaded)
+        base = root_digest(self.digests | memory_digests(loaded.model))
+        parent = self.job.parent
+        if self.job.base not in (None, base):
+            raise IntegrityError("the model is not the one that the run has to start from: another digest")
+        stored.keep_model(self.folder, loaded, parent.path if parent else None)
         self.folder.update(
             "model.loaded",
             {stored.BASE: base, "model": loaded.source_name},
@@ -364,7 +372,7 @@ class _Execution:
             seconds=self.watch.seconds,
             peak_memory_bytes=peak_memory_bytes(folder.record.device or "cpu"),
         )
-        return Run(folder.path, record, report, facts, known, resolved, patch)
+        return Run(folder.path, record, report, facts, known, resolved, patch, self.job.compared.warnings)
 
 
 def _plain(folder: RunFolder, settings: Mapping[str, Any]) -> Any:

@@ -29,6 +29,11 @@ class RunSummary:
     finished: str | None = None
     model: str | None = None
     editor: str | None = None
+    uuid: str | None = None
+    parent: str | None = None
+    """The uuid of the run that it stands on."""
+    position: int = 1
+    """Its place in the order of the edits."""
 
     def to_json(self) -> dict[str, str | int | None]:
         """As JSON values."""
@@ -71,4 +76,7 @@ def _summary(path: Path) -> RunSummary:
         finished=record.finished,
         model=record.model,
         editor=record.editor.name if record.editor else None,
+        uuid=record.uuid,
+        parent=record.parent.uuid if record.parent else None,
+        position=record.position,
     )

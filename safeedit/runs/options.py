@@ -10,22 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeedit.editors import EDITORS
-from safeedit.errors import UsageError
+from safeedit.errors import IntegrityError, UsageError
 from safeedit.policy import Policy
 from safeedit.policy.compile import SubjectRequest, facts_of, subjects_of
 from safeedit.probes.suite import suite_names
 from safeedit.triples.catalogue import Catalogue
-from safeedit.triples.facts import Fact
+from safeedit.triples.facts import Fact, Op
 
 if TYPE_CHECKING:
     from safeedit.editors.base import Editor
     from safeedit.models.load import LoadedModel
+    from safeedit.runs.folder import RunFolder
 
 DEFAULT_EDITOR = "memit"
+SUPPRESSED = "G1"
+"""The grade of evidence that an output is suppressed, and no more."""
 CACHE_VARIABLE = "SAFEEDIT_CACHE"
 
 ModelSource = str | Path | None | tuple[Any, Any]
-"""A folder, a hub id, None for the reference model, or a loaded (model, tokenizer)."""
+"""A folder, a hub id, None for the reference model, a run's folder for the model that it left, or a
+loaded (model, tokenizer)."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,10 +100,24 @@ def chosen_editor(request: Request, name: str | None, params: Mapping[str, Any] 
     chosen = name or (choice.name if choice else DEFAULT_EDITOR)
     own = choice.params if choice and choice.name == chosen else {}
     editor: Editor = EDITORS.get(chosen)(**{**own, **(params or {})})
-    operations = {fact.op for fact in request.facts} | ({"erase"} if request.subjects else set())
-    for op in sorted(operations - editor.operations):
-        raise UsageError(f"editor {chosen} cannot {op}; it can {', '.join(sorted(editor.operations))}")
+    operations: set[Op] = {fact.op for fact in request.facts}
+    if request.subjects:
+        operations.add("erase")
+    editor.check_operations(operations)
+    asked, hidden = request.policy.assurance, editor.hides()
+    if "erase" in operations and hidden and asked and asked > SUPPRESSED:
+        raise UsageError(
+            f"assurance {asked} asks for more than that the objects are no longer said, and with editor "
+            f"{chosen} {hidden}; use {_erasers()} for it, or ask for assurance {SUPPRESSED}"
+        )
     return editor
+
+
+def _erasers() -> str:
+    """The editors whose erasures take objects out of the weights."""
+    kinds = {name: EDITORS.get(name) for name in EDITORS}
+    able = [name for name, kind in kinds.items() if "erase" in kind.operations and not kind.beside_weights]
+    return f"{', '.join(able[:-1])} or {able[-1]}"
 
 
 def suite_source(request: Request, suite: str | os.PathLike[str] | None) -> str:
@@ -115,30 +133,66 @@ def suite_source(request: Request, suite: str | os.PathLike[str] | None) -> str:
     return str(chosen.resolve())
 
 
-def check_model(model: ModelSource, device: str, dtype: str) -> None:
+def check_model(model: ModelSource, device: str, dtype: str) -> RunFolder | None:
     """Return only if the model may be loaded; loads nothing.
 
+    Returns:
+        the run that left the model, where it is a run's.
+
     Raises:
-        UsageError: no such folder, device or dtype.
+        UsageError: no such folder, device or dtype; a run that left no model, or stands on one that
+            is gone.
+        IntegrityError: the run, or one that it stands on, does not verify.
     """
     if isinstance(model, tuple):
         if len(model) != 2:
             raise UsageError("a loaded model is given together with its tokenizer: (model, tokenizer)")
         if (device, dtype) != ("auto", "auto"):
             raise UsageError("device and dtype cannot be chosen for a model that is loaded already")
-        return
+        return None
     from safeedit.models.load import check_source
+    from safeedit.runs.lineage import is_run
 
-    check_source(model, device, dtype)
+    if model is None or not is_run(model):
+        check_source(model, device, dtype)
+        return None
+    check_source(None, device, dtype)
+    return _usable(Path(model), dtype)
 
 
 def get_model(model: ModelSource, device: str, dtype: str) -> LoadedModel:
     """The model, loaded unless it is already."""
     from safeedit.models.load import given_model, load_model
+    from safeedit.runs.lineage import is_run
 
     if isinstance(model, tuple):
         return given_model(*model)
+    if model is not None and is_run(model):
+        from safeedit.runs.loading import edited_model, finished_run
+
+        return edited_model(finished_run(model), device=device)
     return load_model(model, device=device, dtype=dtype)
+
+
+def _usable(path: Path, dtype: str) -> RunFolder:
+    """The run in `path`, whose model can be put together again as far as can be told without doing it."""
+    from safeedit.runs.lineage import ancestors
+    from safeedit.runs.loading import finished_run
+    from safeedit.runs.verify import verify_run
+
+    run = finished_run(path)
+    if run.record.status == "rolled_back":
+        raise UsageError(
+            f"{path}: the run was rolled back, so there is no edited model; give the model or the run that "
+            "it started from"
+        )
+    if dtype not in ("auto", run.record.dtype):
+        raise UsageError(f"{path}: the run's model is in {run.record.dtype}; leave --dtype out")
+    ancestors(run)
+    report = verify_run(path)
+    if not report.ok:
+        raise IntegrityError(f"{path}: the run does not verify; {report.findings[0]}")
+    return run
 
 
 def cache_folder() -> Path:

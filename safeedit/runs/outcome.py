@@ -31,6 +31,8 @@ class Run:
     """What came of asking the model about people, in plain text."""
     patch: Patch | None
     """What the edit changed; None where nothing was edited."""
+    warnings: tuple[str, ...] = ()
+    """What could not be checked beforehand, in one line each."""
 
     def __repr__(self) -> str:
         return f"<Run {self.record.id} {self.verdict}>"

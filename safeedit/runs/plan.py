@@ -6,7 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from safeedit.editors.base import Editor
@@ -17,6 +17,7 @@ from safeedit.policy.requested import requested_facts
 from safeedit.policy.resolve import NEW_TOKENS, Resolved, resolve_subjects
 from safeedit.probes.match import Answer, find_leak
 from safeedit.probes.suite import Suite, load_suite
+from safeedit.runs.conflicts import compare
 from safeedit.runs.guard import plainly
 from safeedit.runs.measuring import Progress, pack_for
 from safeedit.runs.options import (
@@ -28,6 +29,7 @@ from safeedit.runs.options import (
     read_request,
     suite_source,
 )
+from safeedit.runs.outcome import Run
 from safeedit.runs.redact import Redactor
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Fact
@@ -113,6 +115,10 @@ class Plan:
     """What the probes would ask, once before and once after."""
     seconds: float
     """What the run would take here, very roughly."""
+    replaced: int = 0
+    """How many of the facts would win over what an earlier run did."""
+    warnings: tuple[str, ...] = ()
+    """What could not be checked beforehand, in one line each."""
 
     def __repr__(self) -> str:
         return f"<Plan {self.policy_id}: {len(self.facts)} facts>"
@@ -139,12 +145,14 @@ class Plan:
             "edits": self.edits,
             "prompts": self.prompts,
             "seconds": round(self.seconds, 1),
+            "replaced": self.replaced,
+            "warnings": list(self.warnings),
         }
 
 
 def plan(
     policy: Policy | str | os.PathLike[str],
-    model: ModelSource = None,
+    model: ModelSource | Run = None,
     *,
     editor: str | None = None,
     params: Mapping[str, Any] | None = None,
@@ -154,10 +162,12 @@ def plan(
     dtype: str = "auto",
     progress: Progress | None = None,
     kinds: str | Collection[str] | None = None,
+    on_conflict: str = "stop",
 ) -> Plan:
     """What `apply` would do with the same arguments; the model is asked, and nothing is changed.
 
     Raises:
+        ConflictError: the policy is in conflict with runs that it would stand on.
         UsageError: it cannot be done as asked.
         SafeEditError: the model failed.
     """
@@ -166,8 +176,10 @@ def plan(
         request = read_request(policy, kinds)
         chosen = chosen_editor(request, editor, params)
         probes = load_suite(suite_source(request, suite))
-        check_model(model, device, dtype)
-        return _plan(request, chosen, probes, get_model(model, device, dtype), seed, progress)
+        source = model.path if isinstance(model, Run) else model
+        compared = compare(request, check_model(source, device, dtype), on_conflict)
+        made = _plan(request, chosen, probes, get_model(source, device, dtype), seed, progress)
+        return replace(made, replaced=len(compared.conflicts), warnings=compared.warnings)
 
     return plainly(lambda: "the plan", work)
 

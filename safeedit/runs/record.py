@@ -22,6 +22,7 @@ SEALED: frozenset[Status] = FINAL | {"failed", "interrupted"}
 
 # The input is left out of error messages: it may be the very text that must not be there.
 _STRICT = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+_UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -52,6 +53,20 @@ class EditorRecord(BaseModel):
     params: dict[str, Any] = Field(default_factory=dict)
 
 
+class ParentRecord(BaseModel):
+    """The run whose model a run started from; where its folder is stands in the vault."""
+
+    model_config = _STRICT
+
+    id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """Its policy's id."""
+    uuid: str = Field(pattern=_UUID)
+    model: _Digest
+    """The digest of the model that it left, memories included."""
+    log: LogRecord
+    """Its log as it was then: what it said by that time can no longer be rewritten unnoticed."""
+
+
 class RunRecord(BaseModel):
     """The content of `run.json`."""
 
@@ -60,7 +75,7 @@ class RunRecord(BaseModel):
     format: Literal["safeedit.run/1"] = "safeedit.run/1"
     id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """The policy's id."""
-    uuid: str = Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+    uuid: str = Field(pattern=_UUID)
     """This run's own; the key of its vault is filed under it."""
     status: Status = "started"
     verdict: Verdict | None = None
@@ -71,6 +86,14 @@ class RunRecord(BaseModel):
     finished: str | None = None
     model: str = "reference"
     """The model's public name (`model_name`); where it was loaded from is in the vault."""
+    parent: ParentRecord | None = None
+    """The run that this one stands on; None where it started from a model of its own."""
+    position: int = Field(default=1, ge=1)
+    """1 for such a run, 2 for one that stands on it, and so on: the order of the edits."""
+    replaces: str | None = Field(default=None, pattern=_UUID)
+    """The uuid of the run that this one takes the place of, with some of its facts taken out."""
+    replaced_by: str | None = Field(default=None, pattern=_UUID)
+    """The uuid of the run that took the place of this one."""
     device: str | None = None
     dtype: str | None = None
     seed: int | None = None

@@ -14,7 +14,7 @@ from safeedit.probes.suite import Suite, load_suite
 from safeedit.runs import stored
 from safeedit.runs.folder import RunFolder
 from safeedit.runs.guard import plainly
-from safeedit.runs.loading import edit_of, finished_run
+from safeedit.runs.loading import base_model, edit_of, finished_run
 from safeedit.runs.measuring import Progress, measured, nothing_known, pack_for
 from safeedit.runs.options import (
     ModelSource,
@@ -93,7 +93,7 @@ def _probe_run(
     policy, registered = stored.kept_request(folder)
     request = read_request(policy)
     chosen = load_suite(registered if suite is None else suite)
-    loaded = stored.base_model(folder, base, device)
+    loaded = base_model(folder, base, device)
     pack = pack_for(request, chosen, facts, loaded, folder.record.seed or 0)
     commitment = folder.redactor.commitment(pack.material())
     same = commitment == folder.record.digests[stored.PROBES]

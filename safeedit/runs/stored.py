@@ -8,27 +8,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safeedit.errors import IntegrityError, UsageError
+from safeedit.errors import UsageError
 from safeedit.policy import Policy
 from safeedit.runs.folder import RunFolder
 from safeedit.runs.keys import KeyMissingError
-from safeedit.tensors.digest import model_digest
 from safeedit.triples.facts import Fact
 
 if TYPE_CHECKING:
     from safeedit.models.load import LoadedModel
-    from safeedit.runs.options import ModelSource, Request
+    from safeedit.runs.options import Request
 
-REQUEST, MODEL, FACTS, RESOLVED, TRANSCRIPTS = "request", "model", "facts", "resolved", "transcripts"
+REQUEST, MODEL, FACTS, KNOWN = "request", "model", "facts", "known"
+RESOLVED, TRANSCRIPTS = "resolved", "transcripts"
 """Names of entries in the run's vault."""
 BASE, EDITED, PATCH, POLICY, PROBES = "base_model", "edited_model", "patch", "policy", "probes"
 """Names of digests in the run's record."""
 
 
-def keep_request(run: RunFolder, request: Request, suite: str) -> str:
-    """Put the request and where its suite is into the vault; a keyed commitment to the policy."""
+def keep_request(run: RunFolder, request: Request, suite: str, statistics: str | None) -> str:
+    """Put the request, with where suite and texts are, into the vault; a keyed commitment to the policy."""
     content = request.policy.model_dump(mode="json", exclude_none=True)
-    run.vault.put(REQUEST, {"text": request.text, "policy": content, "suite": suite})
+    kept = {"text": request.text, "policy": content, "suite": suite, "statistics": statistics}
+    run.vault.put(REQUEST, kept)
     return run.redactor.commitment(content)
 
 
@@ -36,6 +37,12 @@ def kept_request(run: RunFolder) -> tuple[Policy, str]:
     """The policy of a run, and the name or file of its suite."""
     kept = run.vault.get(REQUEST)
     return Policy.model_validate_json(json.dumps(kept["policy"])), kept["suite"]
+
+
+def kept_statistics(run: RunFolder) -> str | None:
+    """The texts that key statistics were taken from, as `apply` was told; None for the default."""
+    found: str | None = run.vault.get(REQUEST).get("statistics")
+    return found
 
 
 def keep_facts(run: RunFolder, facts: Sequence[Fact]) -> str:
@@ -65,42 +72,36 @@ def facts_as_json(facts: Sequence[Fact]) -> list[dict[str, Any]]:
     ]
 
 
-def keep_model(run: RunFolder, loaded: LoadedModel) -> None:
-    """Remember where the base model came from; a folder's name may tell of the request."""
-    run.vault.put(
-        MODEL,
-        {"source": loaded.source, "revision": loaded.revision, "reloadable": loaded.reloadable},
-    )
+def keep_known(run: RunFolder, known: Sequence[bool]) -> None:
+    """Remember which of the facts were edited, for later runs that stand on this one."""
+    run.vault.put(KNOWN, list(known))
 
 
-def base_model(run: RunFolder, base: ModelSource = None, device: str = "auto") -> LoadedModel:
-    """The model that a run started from, loaded again and checked.
+def edited_facts(run: RunFolder) -> tuple[Fact, ...]:
+    """The facts that a run edited; all that it was about, where it does not say which."""
+    facts = kept_facts(run)
+    known = run.vault.get(KNOWN) if KNOWN in run.vault.names() else [True] * len(facts)
+    return tuple(fact for fact, edited in zip(facts, known, strict=True) if edited)
+
+
+def keep_model(run: RunFolder, loaded: LoadedModel, parent: Path | None) -> None:
+    """Remember where the base model came from; a folder's name may tell of the request.
 
     Args:
-        run: a run.
-        base: where the model is now, or the model itself; by default where the run took it from.
-        device: see `load_model`.
+        run: a new run.
+        loaded: its base model.
+        parent: the folder of the run that left it, if one did.
+    """
+    kept = {"source": loaded.source, "revision": loaded.revision, "reloadable": loaded.reloadable}
+    run.vault.put(MODEL, kept if parent is None else {**kept, "parent": str(parent.resolve())})
+
+
+def source_of(run: RunFolder) -> tuple[str | None, str | None]:
+    """Where a run that stands on no other took its model from, and the revision.
 
     Raises:
-        UsageError: the run does not say where its model came from; give `base`.
-        IntegrityError: the model is not the one that the run started from.
+        UsageError: the run does not say.
     """
-    from safeedit.models.load import given_model, load_model
-
-    if isinstance(base, tuple):
-        loaded = given_model(*base)
-    else:
-        source, revision = (base, None) if base is not None else _source(run)
-        loaded = load_model(source, device=device, dtype=run.record.dtype or "auto", revision=revision)
-    if model_digest(loaded.model) != run.record.digests.get(BASE):
-        raise IntegrityError(
-            f"{run.path}: the model {loaded.source_name} is not the one that the run started from: its "
-            "digest differs; give that one (base=)"
-        )
-    return loaded
-
-
-def _source(run: RunFolder) -> tuple[str | Path | None, str | None]:
     public = run.record.model
     try:
         kept = run.vault.get(MODEL)

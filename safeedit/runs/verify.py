@@ -12,7 +12,7 @@ for that the head of the log has to be signed or kept elsewhere.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safeedit.errors import UsageError
@@ -37,6 +37,8 @@ class VerifyReport:
     """How many lines the log has."""
     files: int
     """How many files the record lists."""
+    notes: tuple[str, ...] = ()
+    """What could not be checked, because it is not here; one line each."""
 
     @property
     def ok(self) -> bool:
@@ -45,7 +47,7 @@ class VerifyReport:
 
 
 def verify_run(path: str | os.PathLike[str]) -> VerifyReport:
-    """Check a run folder; reads only.
+    """Check a run folder, and the runs that it stands on as far as they are here; reads only.
 
     Returns:
         a report whose findings name every file that is not as it was sealed and every break of
@@ -58,7 +60,13 @@ def verify_run(path: str | os.PathLike[str]) -> VerifyReport:
     if is_locked(folder):
         message = "a process is writing this run now; verify it when that has ended"
         return VerifyReport((Finding("running", RECORD, message),), "running", None, 0, 0)
-    return inspect_run(folder)
+    report = inspect_run(folder)
+    if report.record is None or report.record.parent is None:
+        return report
+    from safeedit.runs.ancestry import inspect_ancestry
+
+    findings, notes = inspect_ancestry(folder)
+    return replace(report, findings=(*report.findings, *findings), notes=notes)
 
 
 def inspect_run(folder: Path) -> VerifyReport:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from safeedit.editors.base import Editor, Params
+from safeedit.editors.base import Editor, Job, Made, Params
 from safeedit.models.structure import find_decoder
 from safeedit.patch import DenseDelta, Patch
 from safeedit.triples.facts import Edit, Op
@@ -28,6 +28,9 @@ class Planted(Editor):
 
     def act(self, model: Any, edits: Sequence[Edit]) -> Any:
         raise NotImplementedError
+
+    def _edit(self, job: Job) -> Made:
+        raise AssertionError("these editors have a way of their own from edits to a patch")
 
     @staticmethod
     def weight(model: Any) -> Any:

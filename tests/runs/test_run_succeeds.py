@@ -87,7 +87,7 @@ def test_the_folder_is_the_contract_s(modified: Any) -> None:
 
 def test_the_vault_holds_the_request_and_what_was_said(modified: Any) -> None:
     vault = RunFolder.open(modified.path).vault
-    assert set(vault.names()) == {"request", "model", "facts", "transcripts"}
+    assert set(vault.names()) == {"request", "model", "facts", "known", "transcripts"}
     assert OTHER in vault.get("request")["text"]
     assert vault.get("transcripts")["after"] != vault.get("transcripts")["before"]
 

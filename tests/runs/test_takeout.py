@@ -1,0 +1,119 @@
+"""One fact out of a run: what is left is as if that fact had never been asked for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_cases import JOB, KNOWN, NEW_JOB, OTHER, PERSON, QUICK, another, fact
+
+import safeedit
+from safeedit.errors import IntegrityError, UsageError
+from safeedit.runs.folder import RunFolder
+from safeedit.tensors.digest import model_digest
+
+MUSIC = {**fact(PERSON, "instrument"), "new_object": another(PERSON, "instrument")}
+BOTH = [{**JOB, "new_object": NEW_JOB}, MUSIC]
+
+
+@pytest.fixture(scope="module")
+def made(write_policy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run of two facts, solved together."""
+    out = tmp_path_factory.mktemp("two") / "both"
+    safeedit.apply(write_policy("modify", id="two", facts=BOTH), out=out, params=QUICK, device="cpu")
+    return out
+
+
+@pytest.fixture
+def both(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "both"))
+
+
+def record(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((path / "run.json").read_text())
+    return found
+
+
+def test_the_rest_is_what_it_would_have_been_alone(both: Path, write_policy: Any, tmp_path: Path) -> None:
+    new = safeedit.take_out(both, [1], tmp_path / "one")
+    alone = safeedit.apply(
+        write_policy("modify", id="two", facts=BOTH[:1]), out=tmp_path / "alone", params=QUICK, device="cpu"
+    )
+    assert [one.relation for one in new.facts] == ["occupation"]
+    assert new.record.digests["edited_model"] == alone.record.digests["edited_model"]
+    assert (new.verdict, new.exit_code) == (alone.verdict, alone.exit_code)
+    assert model_digest(safeedit.load(new.path)[0]) == alone.record.digests["edited_model"]
+    old = record(both)
+    assert (old["status"], old["replaced_by"]) == ("rolled_back", new.record.uuid)
+    assert new.record.replaces == old["uuid"]
+    assert all(safeedit.verify(path).findings == () for path in (both, new.path))
+    last = [json.loads(line) for line in (both / "audit.jsonl").read_text().splitlines()][-1]
+    assert (last["event"], last["data"]["replaced_by"]) == ("rollback.done", new.record.uuid)
+
+
+def test_a_person_is_taken_out_by_digest_and_found_facts_are_kept(
+    write_policy: Any, tmp_path: Path, seen: list[Any]
+) -> None:
+    people = [{"name": name, "relations": ["instrument", "occupation"]} for name in (PERSON, OTHER)]
+    run = safeedit.apply(
+        write_policy(id="people", subjects=people), out=tmp_path / "run", editor="idle", device="cpu"
+    )
+    digest = RunFolder.open(run.path).redactor.digest(PERSON)
+    new = safeedit.take_out(run, [digest], tmp_path / "new")
+    assert new.facts == tuple(one for one in run.facts if one.subject == OTHER)
+    assert {edit.subject for edit in seen[-1]} == {OTHER}
+    assert seen[-1] == tuple(edit for edit in seen[0] if edit.subject == OTHER)
+
+
+def test_out_of_a_run_on_a_run(both: Path, write_policy: Any, tmp_path: Path) -> None:
+    phones = [fact(PERSON, "phone"), fact(OTHER, "phone")]
+    child = safeedit.apply(
+        write_policy(id="phones", facts=phones), both, tmp_path / "child", editor="wrecking"
+    )
+    with pytest.raises(UsageError, match="other runs stand on this one"):
+        safeedit.take_out(both, [0], tmp_path / "never")
+    new = safeedit.take_out(child, ["0"], tmp_path / "new")
+    assert new.record.parent is not None
+    assert new.record.parent.uuid == record(both)["uuid"]
+    assert new.record.position == 2
+    assert [one.object for one in new.facts] == [KNOWN[OTHER, "phone"]]
+    with pytest.raises(UsageError, match="new"):
+        safeedit.rollback(both)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ([2], "a number from 0 to 1"),
+        (["-1"], "a number from 0 to 1"),
+        (["hmac:000000000000"], "no such fact"),
+        ([PERSON], "no such fact"),
+        ([], "no fact was named"),
+        ([0, 1], "roll back the run itself"),
+    ],
+)
+def test_what_cannot_be_taken_out(asked: list[Any], told: str, both: Path, tmp_path: Path) -> None:
+    before = (both / "run.json").read_bytes()
+    with pytest.raises(UsageError, match=told) as caught:
+        safeedit.take_out(both, asked, tmp_path / "new")
+    assert PERSON not in str(caught.value)
+    assert not (tmp_path / "new").exists()
+    assert (both / "run.json").read_bytes() == before
+
+
+def test_another_base_is_refused_and_the_old_run_stays(both: Path, small_gpt2: Path, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match="has to start from"):
+        safeedit.take_out(both, [0], tmp_path / "new", base=small_gpt2)
+    assert record(both)["status"] == "finished"
+    assert record(tmp_path / "new")["status"] == "failed"
+
+
+def test_without_the_vault_s_key_nothing_can_be_taken_out(
+    both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAFEEDIT_STATE_DIR", str(tmp_path / "state"))
+    with pytest.raises(UsageError, match="key of this run's vault"):
+        safeedit.take_out(both, [0], tmp_path / "new")
