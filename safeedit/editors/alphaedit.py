@@ -65,7 +65,7 @@ class AlphaEdit(memit.Memit):
 
     def _change(self, work: Work) -> Changes:
         assert isinstance(self.params, Params)
-        params = self.params.with_preset()
+        params = self.params
         kept: dict[int, Projected] = {}
         for layer, moment in work.moments.items():
             energy = params.energy if params.threshold is None else None

@@ -14,7 +14,7 @@ Deviations from the published method, all of them settings:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -27,7 +27,7 @@ from safeedit.editors.insertion import delta_of, restored_weights
 from safeedit.editors.objectives import Aim, Erasure, build_task
 from safeedit.editors.passes import Changes, Work
 from safeedit.editors.rows import Site
-from safeedit.editors.settings import ContextParams, ErasureParams, LayersParams, existing
+from safeedit.editors.settings import AnswerParams, ContextParams, ErasureParams, LayersParams, existing
 from safeedit.editors.site import Trace, trace_site
 from safeedit.editors.solve import Preservation
 from safeedit.editors.statistics import Corpus, cached_moments
@@ -40,7 +40,7 @@ from safeedit.models.tokens import pad_id
 from safeedit.tensors.digest import root_digest
 from safeedit.triples.facts import Edit, Op
 
-Preset = Literal["gpt2-xl", "gpt-j-6b", "llama-2-7b", "llama-3-8b", "mistral-7b", "qwen2.5-7b"]
+Preset = Literal["paper", "gpt2-xl", "gpt-j-6b", "llama-2-7b", "llama-3-8b", "mistral-7b", "qwen2.5-7b"]
 
 _PAPER: dict[str, Any] = {
     "steps": 25,
@@ -52,9 +52,11 @@ _PAPER: dict[str, Any] = {
     "essence": True,
     "anchors": 0,
     "site": "subject",
+    "end": False,
 }
 
 PUBLISHED: dict[str, dict[str, Any]] = {
+    "paper": {"clamp": 0.75, "decay": 0.5, "preserve": 15_000.0, **_PAPER},
     "gpt2-xl": {"layers": [13, 14, 15, 16, 17], "clamp": 0.75, "decay": 0.5, "preserve": 20_000.0, **_PAPER},
     "gpt-j-6b": {"layers": [3, 4, 5, 6, 7, 8], "clamp": 0.75, "decay": 0.5, "preserve": 15_000.0, **_PAPER},
     "llama-2-7b": {"layers": [4, 5, 6, 7, 8], "clamp": 4.0, "decay": 1e-3, "preserve": 15_000.0, **_PAPER},
@@ -62,7 +64,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "mistral-7b": {"layers": [4, 5, 6, 7, 8], "clamp": 4.0, "decay": 1e-3, "preserve": 15_000.0, **_PAPER},
     "qwen2.5-7b": {"layers": [4, 5, 6, 7, 8], "clamp": 4.0, "decay": 1e-3, "preserve": 15_000.0, **_PAPER},
 }
-"""Published layers and strengths (editors' repositories), for those who ask for them by name."""
+"""Published layers and strengths (editors' repositories), for those who ask for them by name; `paper` has
+those of the publication, with layers by depth."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,10 @@ _AT_SITE: dict[Site, Settled] = {
 }
 
 
-class Params(LayersParams, ContextParams, ErasureParams):
+class Params(LayersParams, ContextParams, AnswerParams, ErasureParams):
     """Settings of MEMIT."""
+
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = PUBLISHED
 
     site: Literal["auto", "subject", "prompt"] = "auto"
     """Where in a prompt values are put; `auto` traces where the model itself looks its facts up."""
@@ -127,13 +132,6 @@ class Params(LayersParams, ContextParams, ErasureParams):
             anchors=usual.anchors if self.anchors is None else self.anchors,
         )
 
-    def with_preset(self) -> Params:
-        """The settings with the preset's values where none was given explicitly."""
-        if self.preset is None:
-            return self
-        published = {k: v for k, v in PUBLISHED[self.preset].items() if k not in self.model_fields_set}
-        return self.model_copy(update=published)
-
 
 class Memit(Editor):
     """Mass editing by the smallest change of a few down-projections."""
@@ -149,7 +147,7 @@ class Memit(Editor):
         assert isinstance(self.params, Params)
         with frozen(model):
             segment = Segment(find_decoder(model))
-            return tuple(_place(segment, tokenizer, edits, self.params.with_preset())[0])
+            return tuple(_place(segment, tokenizer, edits, self.params)[0])
 
     def hides(self) -> str | None:
         """See `Editor.hides`."""
@@ -169,7 +167,7 @@ class Memit(Editor):
     def _edit(self, job: Job) -> Made:
         """The patch is of low rank while the edits are fewer than the keys are wide."""
         assert isinstance(self.params, Params)
-        params, decoder, report = self.params.with_preset(), job.decoder, job.report
+        params, decoder, report = self.params, job.decoder, job.report
         layers, traced = _place(job.segment, job.tokenizer, job.edits, params)
         site, settled = traced.site, params.at(traced.site)
         moments = cached_moments(
@@ -182,7 +180,7 @@ class Memit(Editor):
             progress=lambda done, total: report("statistics", done, total),
         )
         contexts = context_texts(job.model, job.tokenizer, params.contexts, params.context_tokens, job.seed)
-        aim = Aim(params.objective, ("", *contexts), params.keep_weight, site, params.essence)
+        aim = Aim(params.objective, ("", *contexts), params.keep_weight, site, params.essence, params.end)
         named = build_task(job.segment, job.tokenizer, job.edits, aim)
         settings = Search(
             steps=params.steps,
@@ -240,7 +238,7 @@ class Memit(Editor):
 
     def _preserved(self, work: Work) -> dict[int, Preservation]:
         assert isinstance(self.params, Params)
-        weight = self.params.with_preset().preserve
+        weight = self.params.preserve
         return {
             layer: Preservation.of(moment, weight or default_preserve(len(moment)))
             for layer, moment in work.moments.items()

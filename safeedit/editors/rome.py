@@ -44,8 +44,10 @@ _PAPER: dict[str, Any] = {
     "essence": True,
     "anchors": 0,
     "site": "subject",
+    "end": False,
 }
 PUBLISHED: dict[str, dict[str, Any]] = {
+    "paper": {"steps": 20, **_PAPER},
     "gpt2-xl": {"layers": [17], "steps": 20, **_PAPER},
     "gpt-j-6b": {"layers": [5], "steps": 20, **_PAPER},
     "llama-2-7b": {"layers": [5], "steps": 25, **_PAPER},
@@ -59,6 +61,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 class Params(memit.Params):
     """Settings of ROME: MEMIT's, with one layer."""
 
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = PUBLISHED
+
     layers: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1, max_length=1)
     """The block that is changed."""
     steps: int = Field(default=25, ge=1, le=1000)
@@ -69,13 +73,6 @@ class Params(memit.Params):
     """Mean loss, in nats, at which an insertion or modification is finished."""
     average_keys: Literal[True] = True
     """A name's key is the mean over its contexts."""
-
-    def with_preset(self) -> Params:
-        """See `memit.Params`."""
-        if self.preset is None:
-            return self
-        published = {k: v for k, v in PUBLISHED[self.preset].items() if k not in self.model_fields_set}
-        return self.model_copy(update=published)
 
 
 class OneLayer(memit.Memit):
@@ -97,7 +94,7 @@ class OneLayer(memit.Memit):
     def _placed(self, segment: Segment, tokenizer: Any, edits: Sequence[Edit]) -> tuple[Any, Trace]:
         """This editor with its block and its site settled."""
         assert isinstance(self.params, memit.Params)
-        params, depth = self.params.with_preset(), len(segment.decoder.blocks)
+        params, depth = self.params, len(segment.decoder.blocks)
         asked = memit.chosen_layers(params.layers, depth)
         traced = (
             trace_site(segment, tokenizer, edits, asked[-1])

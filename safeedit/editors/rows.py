@@ -64,6 +64,11 @@ class Row:
     wanted: tuple[int, ...]
     """The continuation's tokens, one a spot from the first on; empty where there is no continuation."""
 
+    @property
+    def length(self) -> int:
+        """Spots over which a mean is taken: an answer's ending is no part of the answer."""
+        return len(self.wanted) or len(self.spots)
+
 
 Site = Literal["subject", "prompt"]
 """Where in a prompt a value is put: at the last token of the subject, or of the whole prompt."""

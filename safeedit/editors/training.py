@@ -57,7 +57,7 @@ class Asked:
         self.rows, self.goal = rows, goal
         device = table.device
         self.spots = Spots.of(demands, table)
-        self.count = torch.tensor([float(len(d.row.spots)) for d in demands], device=device)
+        self.count = torch.tensor([float(d.row.length) for d in demands], device=device)
         self.weight = torch.tensor([d.weight for d in demands], device=device)
         self.erased = torch.tensor([d.telling is not None for d in demands], device=device)
         self.floor = torch.tensor([_floor(d) for d in demands], device=device)
