@@ -68,7 +68,7 @@ class Applied:
             for name, delta in deltas.items():
                 applied._change(name, named_tensors(model)[name], delta)
             for name, memory in (memories or {}).items():
-                applied._detach.append(memory.attach(module_of(model, name), model))
+                applied._detach.append(memory.put(module_of(model, name), model))
             if memories:
                 listed = tuple((name, memory.digest()) for name, memory in memories.items())
                 setattr(model, _MEMORIES, applied._memories + listed)

@@ -13,14 +13,18 @@ EDITORS: "Registry[Editor]" = Registry(
     base="safeedit.editors.base:Editor",
     builtin={
         "memit": "safeedit.editors.memit:Memit",
+        "pmet": "safeedit.editors.pmet:Pmet",
         "alphaedit": "safeedit.editors.alphaedit:AlphaEdit",
         "rome": "safeedit.editors.rome:Rome",
         "r-rome": "safeedit.editors.rome:RRome",
         "emmet": "safeedit.editors.emmet:Emmet",
+        "ultraedit": "safeedit.editors.ultraedit:UltraEdit",
         "grace": "safeedit.editors.grace:Grace",
+        "wise": "safeedit.editors.wise:Wise",
         "prune": "safeedit.editors.prune:Prune",
         "ft-l": "safeedit.editors.finetune:FtL",
         "ft-m": "safeedit.editors.finetune:FtM",
+        "lora": "safeedit.editors.lora:Lora",
     },
 )
 

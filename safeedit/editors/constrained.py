@@ -7,6 +7,8 @@ given up for it. With A = weight * E[k k^T] of observed keys, K the keys (one a 
 - EMMET:     D = R (K^T A^-1 K)^-1 K^T A^-1            (arXiv 2403.14236; slack 0; ROME for one key)
 - AlphaEdit: D = R K^T P (K K^T P + B P + l I)^-1      (arXiv 2410.02355), P the projection on the
   directions that observed keys hardly have, B the moment of keys that shall stay in those, too.
+- UltraEdit: D = R (K^T K + l I)^-1 K^T                (arXiv 2505.14679): no observed keys at all, so that
+  A is a multiple of the identity, which is never formed while there are fewer keys than directions.
 
 AlphaEdit's matrix is not symmetric, but P is a projection, so with Q = P K the same change is
 R Q^T (Q Q^T + P B P + l I)^-1: MEMIT's form for projected keys. P itself is never formed: what is
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safeedit.editors.solve import Factors, Preservation, least_change
+from safeedit.editors.solve import Factors, Preservation, cholesky, least_change
 from safeedit.errors import EditorError
 
 LOOSE = 1e-3
@@ -62,6 +64,35 @@ def equal_change(keys: Tensor, residuals: Tensor, preserve: Preservation, slack:
         if missed.abs().max() > LOOSE:
             raise EditorError("the names' keys are too alike for all values to hold exactly; give slack")
     return Factors(residuals.T.contiguous(), right)
+
+
+def ridge_change(keys: Tensor, residuals: Tensor, ridge: float) -> Factors:
+    """The change that adds `residuals` at `keys` and is small itself, whatever other keys there are.
+
+    Args:
+        keys: (n, inner), one row a constraint.
+        residuals: (n, outer), what the output at each key shall gain. Rows of zeros shall stay.
+        ridge: the cost of the change's squared size.
+
+    Returns:
+        Factors whose rank is the number of residuals that are not zero, or `inner`, where that is smaller.
+
+    Raises:
+        EditorError: the system has no finite solution.
+    """
+    keys, residuals = keys.float(), residuals.float()
+    count, inner = keys.shape
+    if count < inner:
+        asked = residuals.any(1)
+        whole = cholesky(keys @ keys.T + ridge * torch.eye(count, device=keys.device))
+        wanted = torch.eye(count, device=keys.device)[:, asked]  # (n, asked)
+        left, right = residuals[asked].T, torch.cholesky_solve(wanted, whole).T @ keys  # (asked, inner)
+    else:
+        left = residuals.T @ keys  # (outer, inner)
+        right = torch.cholesky_inverse(cholesky(keys.T @ keys + ridge * torch.eye(inner, device=keys.device)))
+    if not (torch.isfinite(left).all() and torch.isfinite(right).all()):
+        raise EditorError("the edit has no finite solution")
+    return Factors(left.contiguous(), right.contiguous())
 
 
 def rank_one(direction: Tensor, key: Tensor, residual: Tensor, preserve: Preservation) -> Factors:

@@ -14,15 +14,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from safeedit.deltas import DenseDelta, LowRankDelta
 from safeedit.editors.rows import Demand, Row
 from safeedit.editors.solve import Factors, Preservation, before_modules, least_change
 from safeedit.models.hooks import inputs_of
 from safeedit.models.segment import Segment
-from safeedit.models.structure import Decoder
+from safeedit.models.structure import Decoder, Projection
 from safeedit.models.tokens import Batch, pad_around
 
 Solve = Callable[[Tensor, Tensor, Preservation], Factors]
 """From keys, residuals and what is preserved to a change of the weight, as `least_change` does."""
+
+Share = Callable[[int], float]
+"""The part of what is missing that a layer is to bring, by how many layers are left, itself among them."""
+
+
+def even_share(left: int) -> float:
+    """As much as every layer after it (MEMIT)."""
+    return 1 / left
 
 
 @contextmanager
@@ -76,6 +85,7 @@ class Insertion:
         preserved: what each layer's change must leave alone.
         average_keys: whether a group is one constraint (the mean of its keys) or one a text.
         solve: the algebra by which one layer is changed.
+        share: how what is missing is spread over the layers.
     """
 
     def __init__(
@@ -86,10 +96,11 @@ class Insertion:
         preserved: Mapping[int, Preservation],
         average_keys: bool = False,
         solve: Solve = least_change,
+        share: Share = even_share,
     ) -> None:
         self.segment, self.layers, self.beginnings = segment, list(layers), beginnings
         self.corpus_keys, self.preserved, self.average = dict(preserved), dict(preserved), average_keys
-        self.solve = solve
+        self.solve, self.share = solve, share
         self.anchors: dict[int, Tensor] = {}
         """By layer (inner, inner): the anchors' second moment, with its weight."""
         projections = segment.decoder.projections
@@ -124,7 +135,7 @@ class Insertion:
             projection = self.segment.decoder.projections[layer]
             keys, reached = self._through(batch, states, layer, top)
             wanted = reached + delta[group[rows]] if wanted is None else wanted
-            gain = (wanted - reached) / (len(self.layers) - number)
+            gain = (wanted - reached) * self.share(len(self.layers) - number)
             if projection.after:
                 made: Tensor = projection.module(keys.to(projection.weight.dtype)).float()
                 gain = before_modules(made, gain, projection.after)
@@ -206,3 +217,11 @@ def joined(parts: Sequence[Factors]) -> Factors:
     if len(parts) == 1:
         return parts[0]
     return Factors(torch.cat([p.left for p in parts], dim=1), torch.cat([p.right for p in parts], dim=0))
+
+
+def delta_of(projection: Projection, factors: Factors) -> LowRankDelta | DenseDelta:
+    """A change as factors while they are smaller than the weight, else as the change itself."""
+    rank = factors.left.shape[1]
+    if rank * (projection.inner + projection.outer) >= projection.inner * projection.outer:
+        return DenseDelta(projection.oriented(factors.dense()).contiguous())
+    return LowRankDelta.oriented(factors.left, factors.right, projection.transposed)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from safeedit.editors.anchors import anchor_texts, sampled
 from safeedit.editors.base import Progress
-from safeedit.editors.insertion import Beginnings, Insertion, Solve
+from safeedit.editors.insertion import Beginnings, Insertion, Share, Solve, even_share
 from safeedit.editors.rows import Site, Task, rows_of
 from safeedit.editors.solve import Factors, Preservation, least_change
 from safeedit.editors.values import Search, search
@@ -67,12 +67,19 @@ class Work:
     anchors: int
     anchor_weight: float
     report: Progress
+    beside: nn.Module | None = None
+    """See `values.search`."""
 
-    def insertion(self, preserved: Mapping[int, Preservation], solve: Solve = least_change) -> Insertion:
+    def insertion(
+        self,
+        preserved: Mapping[int, Preservation],
+        solve: Solve = least_change,
+        share: Share = even_share,
+    ) -> Insertion:
         """All names at once, with their anchors among the `preserved`."""
         device = self.segment.decoder.device
         beginnings = Beginnings.of(self.task.groups, self.task.demands, self.fill, device)
-        made = Insertion(self.segment, self.layers, beginnings, preserved, self.average_keys, solve)
+        made = Insertion(self.segment, self.layers, beginnings, preserved, self.average_keys, solve, share)
         if self.anchors and self.anchor_weight:
             texts = anchor_texts(self.edits, self.anchors)
             some = sampled(texts)
@@ -96,7 +103,7 @@ class Work:
             # The first pass goes most of the way, for which the prompts alone will do.
             asked = bare if number == 0 and most > 1 else task
             told = self.stage("values", number)
-            values = search(self.segment, top, asked, self.search, self.fill, told, among)
+            values = search(self.segment, top, asked, self.search, self.fill, told, among, self.beside)
             loss = torch.where(among, values.loss, loss)
             steps += values.steps
             norm = torch.maximum(norm, values.norm)

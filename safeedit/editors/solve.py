@@ -92,18 +92,23 @@ def least_change(keys: Tensor, residuals: Tensor, preserve: Preservation) -> Fac
     if count < inner:
         whitened = torch.cholesky_solve(keys.T, preserve.factor)  # (inner, n) = A^-1 K
         system = torch.eye(count, device=keys.device) + keys @ whitened  # (n, n)
-        right = torch.cholesky_solve(whitened.T, _cholesky(system))  # (n, inner)
+        right = torch.cholesky_solve(whitened.T, cholesky(system))  # (n, inner)
         left = residuals.T  # (outer, n)
     else:
         system = preserve.moment + keys.T @ keys  # (inner, inner)
         left = residuals.T @ keys  # (outer, inner)
-        right = torch.cholesky_inverse(_cholesky(system))
+        right = torch.cholesky_inverse(cholesky(system))
     if not (torch.isfinite(left).all() and torch.isfinite(right).all()):
         raise EditorError("the edit has no finite solution")
     return Factors(left.contiguous(), right.contiguous())
 
 
-def _cholesky(system: Tensor) -> Tensor:
+def cholesky(system: Tensor) -> Tensor:
+    """The lower factor of an edit's system of equations.
+
+    Raises:
+        EditorError: it is not positive definite.
+    """
     factor: Tensor
     factor, failed = torch.linalg.cholesky_ex((system + system.T) / 2)
     if failed:

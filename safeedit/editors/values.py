@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from safeedit.editors.goals import Spots
 from safeedit.editors.rows import Demand, Task
@@ -79,6 +79,7 @@ def search(
     fill: int,
     progress: Progress | None = None,
     among: Tensor | None = None,
+    beside: nn.Module | None = None,
 ) -> Values:
     """Find a value for every group of `task` at the output of block `layer`.
 
@@ -90,6 +91,8 @@ def search(
         fill: a token id to pad with.
         progress: called with (groups done, groups in all).
         among: (groups,) the groups to search; by default all.
+        beside: a module of block `layer` to whose output a second vector is added at the same tokens, found
+            together with delta and then forgotten (PMET).
 
     Raises:
         EditorError: the loss is not finite.
@@ -103,7 +106,7 @@ def search(
     done = 0
     searched = range(task.groups) if among is None else among.nonzero()[:, 0].tolist()
     for groups, demands in _chunks(task, searched, settings.batch_rows):
-        found = _Chunk(segment, layer, demands, groups, task.table, settings, fill).run()
+        found = _Chunk(segment, layer, demands, groups, task.table, settings, fill, beside).run()
         index = torch.tensor(groups, device=device)
         delta[index], loss[index], steps[index], norm[index] = (
             found.delta,
@@ -176,14 +179,17 @@ class _Chunk:
         table: Tensor,
         settings: Search,
         fill: int,
+        beside: nn.Module | None = None,
     ) -> None:
-        self.segment, self.layer, self.settings = segment, layer, settings
+        self.segment, self.layer, self.settings, self.beside = segment, layer, settings, beside
         device = segment.decoder.device
         demands = sorted(demands, key=lambda d: d.row.pivot)
         batch = pad_around([d.row.ids for d in demands], [d.row.pivot for d in demands], fill).to(device)
         columns = max(d.row.pivot for d in demands)
         self.batch = batch.columns(slice(columns, None))
-        self.hidden, self.prefix = _entering(segment, batch, [d.row.pivot for d in demands], layer + 1)
+        self.start = layer + 1 if beside is None else layer
+        """The block that what is run begins with."""
+        self.hidden, self.prefix = _entering(segment, batch, [d.row.pivot for d in demands], self.start)
         place = {group: index for index, group in enumerate(groups)}
         self.group = torch.tensor([place[d.group] for d in demands], device=device)
         self.count = len(groups)
@@ -193,7 +199,7 @@ class _Chunk:
         )
         keep = torch.tensor([d.keep for d in demands], device=device)
         weight = torch.tensor([d.weight for d in demands], device=device)
-        lengths = torch.tensor([len(d.row.spots) for d in demands], device=device, dtype=torch.float32)
+        lengths = torch.tensor([d.row.length for d in demands], device=device, dtype=torch.float32)
         judged = torch.tensor([not d.keep and d.telling is None for d in demands], device=device)
         edits = torch.zeros(self.count, device=device).index_add_(0, self.group, (~keep).float())
         keeps = torch.zeros(self.count, device=device).index_add_(0, self.group, keep.float())
@@ -204,7 +210,7 @@ class _Chunk:
         self.row_weight = torch.where(erased, settings.neutral_weight, 1.0) * self.row_weight
         counted = torch.zeros(self.count, device=device).index_add_(0, self.group, judged.float())
         self.judged_weight = torch.where(judged, 1.0 / (lengths * counted[self.group].clamp(min=1)), 0.0)
-        states = self.hidden[:, 0].float().norm(dim=1)
+        states = self._output()[:, 0].float().norm(dim=1)
         total = torch.zeros(self.count, device=device).index_add_(0, self.group, states)
         self.scale = total / torch.bincount(self.group, minlength=self.count).clamp(min=1)
 
@@ -213,7 +219,8 @@ class _Chunk:
         settings, width = self.settings, self.hidden.shape[-1]
         device = self.hidden.device
         unit = (self.scale / math.sqrt(width))[:, None]
-        delta = torch.zeros(self.count, width, device=device)
+        # The value, and with `beside` a second vector: (vectors, groups, hidden_size).
+        delta = torch.zeros(1 if self.beside is None else 2, self.count, width, device=device)
         first, second = torch.zeros_like(delta), torch.zeros_like(delta)
         taken = torch.zeros(self.count, dtype=torch.long, device=device)
         final = torch.full((self.count,), math.inf, device=device)
@@ -229,7 +236,7 @@ class _Chunk:
             active = active & ((judged > settings.stop) | (leak > settings.leak))
             if step == settings.steps or not active.any():
                 break
-            relative = leaf.square().sum(1) / self.scale.square()
+            relative = leaf.square().sum(-1) / self.scale.square()
             torch.autograd.backward(loss.sum() + settings.decay * relative.sum())
             gradient = leaf.grad
             assert gradient is not None
@@ -241,13 +248,13 @@ class _Chunk:
             move = move / ((second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8)
             stepped = delta - settings.rate * unit * move
             limit = settings.clamp * self.scale[:, None]
-            stepped = stepped * (limit / stepped.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
+            stepped = stepped * (limit / stepped.norm(dim=-1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
             delta = torch.where(active[:, None], stepped, delta)
             taken += active
             going = active[self.group]
             if going.sum() < 0.85 * len(view.rows):
                 view = self._view(going.nonzero()[:, 0])
-        return Values(delta, final, taken, delta.norm(dim=1) / self.scale)
+        return Values(delta[0], final, taken, delta[0].norm(dim=1) / self.scale)
 
     def _view(self, rows: Tensor) -> _View:
         spots, place = self.spots.among(rows, len(self.hidden))
@@ -264,8 +271,8 @@ class _Chunk:
 
     def _loss(self, delta: Tensor, view: _View) -> tuple[Tensor, Tensor, Tensor]:
         """(groups,) the whole loss, that of the rows judged by loss, the largest leak; zero out of view."""
-        added = delta[self.group[view.rows]].to(view.hidden.dtype)[:, None]
-        moved = torch.cat([view.hidden[:, :1] + added, view.hidden[:, 1:]], dim=1)
+        added = [part[self.group[view.rows]].to(view.hidden.dtype)[:, None] for part in delta]
+        moved = self._moved(view, added)
         decoder, layer = self.segment.decoder, self.layer
         between: list[Tensor] = []
         with ExitStack() as stack:
@@ -293,6 +300,25 @@ class _Chunk:
             none.scatter_reduce(0, groups, p, "amax"),
         )
 
+    @torch.no_grad()
+    def _output(self) -> Tensor:
+        """(rows, columns, hidden_size) of block `layer`, as it is."""
+        if self.beside is None:
+            return self.hidden
+        return self._through(self.batch, self.prefix, self.hidden)
+
+    def _through(self, batch: Batch, prefix: Prefix | None, entering: Tensor) -> Tensor:
+        hidden = entering if self.layer else None
+        return self.segment.run(batch, start=self.layer, stop=self.layer + 1, hidden=hidden, prefix=prefix)
+
+    def _moved(self, view: _View, added: Sequence[Tensor]) -> Tensor:
+        """What block `layer` gives with what is added, each (rows, 1, hidden_size), at the first column."""
+        states = view.hidden
+        if self.beside is not None:
+            with adding(self.beside, added[1]):
+                states = self._through(view.batch, view.prefix, states)
+        return torch.cat([states[:, :1] + added[0], states[:, 1:]], dim=1)
+
     def _lens_loss(self, between: list[Tensor], view: _View) -> Tensor:
         """(spots,) the probability that blocks but the last give to telling tokens, as -log(1 - p)."""
         telling = view.spots.telling
@@ -304,6 +330,20 @@ class _Chunk:
         log_p = self.segment.decoder.lens(states).float().log_softmax(-1)
         told = torch.stack([view.spots[pick].told(block)[0] for block in log_p])
         return total.index_add(0, pick, told.mean(0))
+
+
+@contextmanager
+def adding(module: nn.Module, added: Tensor) -> Iterator[None]:
+    """`module` gives `added`, (rows, 1, width), more at its output's first column."""
+
+    def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        return torch.cat([output[:, :1] + added, output[:, 1:]], dim=1)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ EDITS = {
 }
 QUICK: dict[str, dict[str, object]] = {
     "memit": {"passes": 2, "steps": 3, "anchors": 1, "leak": 0.0},
+    "pmet": {"passes": 2, "steps": 3, "anchors": 1, "leak": 0.0},
+    "ultraedit": {"turns": 2, "leak": 0.0},
     "alphaedit": {"passes": 2, "steps": 3, "anchors": 1, "leak": 0.0},
     "rome": {"passes": 1, "steps": 3, "anchors": 0, "leak": 0.0},
     "r-rome": {"passes": 1, "steps": 3, "anchors": 0, "leak": 0.0},
@@ -37,6 +39,8 @@ QUICK: dict[str, dict[str, object]] = {
     },
     "ft-l": {"epochs": 2},
     "ft-m": {"epochs": 2, "leak": 0.0},
+    "wise": {"steps": 10, "leak": 0.0, "site": "prompt", "contexts": 2, "text_tokens": 200},
+    "lora": {"epochs": 2, "leak": 0.0},
 }
 """Settings with which an editor is done in a moment; its promises hold for any. Untrained models know
 nothing, so an erasure must not be content with that."""
