@@ -14,6 +14,7 @@ Deviations, all of them settings:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -25,10 +26,15 @@ from safeedit.editors.passes import Changes, Work
 from safeedit.errors import UsageError
 
 _PAPER: dict[str, Any] = {"threshold": 2e-2, "l2": 10.0, "preserve": 0.0}
+PUBLISHED = {name: {**settings, **_PAPER} for name, settings in memit.PUBLISHED.items()}
+"""Published settings; where values are put and how they are searched is MEMIT's."""
 
 
 class Params(memit.Params):
     """Settings of AlphaEdit: MEMIT's, but for what is preserved."""
+
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = PUBLISHED
+    instead: ClassVar[Mapping[str, str]] = {"energy": "threshold", "ridge": "l2"}
 
     preserve: float | None = Field(default=None, ge=0)
     """How many observed keys count in the free directions, as in MEMIT; 0 for none, as published."""
@@ -40,19 +46,6 @@ class Params(memit.Params):
     """Cost of a change's size, in units of the mean squared norm of an observed key."""
     l2: float | None = Field(default=None, gt=0)
     """That cost as such; replaces `ridge`."""
-
-    def with_preset(self) -> Params:
-        """See `memit.Params`; with a preset, threshold and ridge are the published ones, too."""
-        found = super().with_preset()
-        assert isinstance(found, Params)
-        if self.preset is None:
-            return found
-        update = {k: v for k, v in _PAPER.items() if k not in self.model_fields_set}
-        if "energy" in self.model_fields_set:
-            update.pop("threshold", None)
-        if "ridge" in self.model_fields_set:
-            update.pop("l2", None)
-        return found.model_copy(update=update)
 
 
 class AlphaEdit(memit.Memit):

@@ -34,11 +34,16 @@ class Params(BaseModel):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Settings of publications, by what the setting `preset`, where there is one, may be."""
 
+    instead: ClassVar[Mapping[str, str]] = {}
+    """Settings that, given explicitly, take the place of another that a preset has."""
+
     def with_preset(self) -> Self:
         """The settings with the preset's values where none was given explicitly."""
         preset = getattr(self, "preset", None)
         values = self.published[preset] if preset is not None else {}
-        return self.model_copy(update={k: v for k, v in values.items() if k not in self.model_fields_set})
+        given = self.model_fields_set
+        given = given | {other for name, other in self.instead.items() if name in given}
+        return self.model_copy(update={k: v for k, v in values.items() if k not in given})
 
 
 @dataclass(frozen=True, repr=False)

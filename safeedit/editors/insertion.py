@@ -147,27 +147,43 @@ class Insertion:
             assert wanted is not None
             self._note_missing(batch, states, wanted, delta)
 
-    @torch.no_grad()
-    def anchor(self, rows: Sequence[Row], weight: float, fill: int, batch_rows: int = 512) -> None:
+    def anchor(self, rows: Sequence[Row], weight: float, fill: int) -> None:
         """Count the keys of `rows` at their pivots among those that are preserved: `weight` keys each."""
+        for layer, moment in self._moments(rows, fill, every=False).items():
+            self.anchors[layer] = weight * moment
+        self.hold_anchors(1.0)
+
+    def protect(self, rows: Sequence[Row], weight: float, fill: int) -> None:
+        """Preserve the keys of `rows` at all their tokens for good; anchors are to come after them."""
+        for layer, moment in self._moments(rows, fill, every=True).items():
+            self.corpus_keys[layer] = self.corpus_keys[layer].plus(weight * moment)
+        self.preserved = dict(self.corpus_keys)
+
+    @torch.no_grad()
+    def _moments(
+        self, rows: Sequence[Row], fill: int, every: bool, batch_rows: int = 512
+    ) -> dict[int, Tensor]:
+        """By layer (inner, inner): the summed k k^T of the rows' keys, at their pivots or at every token."""
         decoder = self.segment.decoder
         found: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
-
-        def keep(layer: int) -> Callable[[Tensor], None]:
-            return lambda keys: found[layer].append(keys[:, -1].float())
-
         for start in range(0, len(rows), batch_rows):
             part = rows[start : start + batch_rows]
-            ids = [row.ids[: row.pivot + 1] for row in part]
+            ids = [row.ids if every else row.ids[: row.pivot + 1] for row in part]
             batch = pad_around(ids, [len(row) - 1 for row in ids], fill).to(decoder.device)
+            looked_at = batch.attention_mask.bool()
+            if not every:
+                looked_at = torch.zeros_like(looked_at)
+                looked_at[:, -1] = True
+
+            def keep(layer: int, looked_at: Tensor = looked_at) -> Callable[[Tensor], None]:
+                return lambda keys: found[layer].append(keys[looked_at].float())
+
             with ExitStack() as stack:
                 for layer in self.layers:
                     stack.enter_context(inputs_of(decoder.projections[layer].module, keep(layer)))
                 self.segment.run(batch, stop=self.layers[-1] + 1)
-        for layer, parts in found.items():
-            keys = torch.cat(parts)
-            self.anchors[layer] = weight * keys.T @ keys
-        self.hold_anchors(1.0)
+        joined_keys = {layer: torch.cat(parts) for layer, parts in found.items()}
+        return {layer: keys.T @ keys for layer, keys in joined_keys.items()}
 
     def hold_anchors(self, part: float) -> None:
         """From now on anchors count for `part` of their weight."""

@@ -208,6 +208,7 @@ class Memit(Editor):
             anchors=settled.anchors,
             anchor_weight=params.anchor_weight,
             report=report,
+            controls=job.controls,
         )
         with restored_weights(decoder, layers):
             changes = self._change(work)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from safeedit.editors.anchors import anchor_texts, sampled
+from safeedit.editors.anchors import anchor_texts, control_texts, sampled
 from safeedit.editors.base import Progress
 from safeedit.editors.insertion import Beginnings, Insertion, Share, Solve, even_share
 from safeedit.editors.rows import Site, Task, rows_of
@@ -24,6 +24,10 @@ from safeedit.triples.facts import Edit
 
 FIRM = 7
 """Insertions for which anchors count in full; with every later one they count half as much."""
+
+
+CONTROL = 10.0
+"""How many keys each key of a prompt counts for that the caller wants to stay; 1 is all of an edited name."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class Work:
     anchors: int
     anchor_weight: float
     report: Progress
+    controls: Sequence[str] = ()
+    """Prompts whose answers shall stay."""
     beside: nn.Module | None = None
     """See `values.search`."""
 
@@ -80,6 +86,9 @@ class Work:
         device = self.segment.decoder.device
         beginnings = Beginnings.of(self.task.groups, self.task.demands, self.fill, device)
         made = Insertion(self.segment, self.layers, beginnings, preserved, self.average_keys, solve, share)
+        if self.controls:
+            rows = rows_of(self.tokenizer, control_texts(self.controls))
+            made.protect(rows, CONTROL, self.fill)
         if self.anchors and self.anchor_weight:
             texts = anchor_texts(self.edits, self.anchors)
             some = sampled(texts)

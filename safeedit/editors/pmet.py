@@ -14,7 +14,7 @@ on the loss at steps with the best probability so far is left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -31,9 +31,10 @@ from safeedit.models.hooks import first_tensor
 from safeedit.models.segment import Segment
 from safeedit.models.tokens import pad
 
-Preset = Literal["gpt-j-6b", "llama-2-7b"]
-_PAPER: dict[str, Any] = {**memit.PUBLISHED["gpt-j-6b"], "spread": "root"}
+Preset = Literal["paper", "gpt-j-6b", "llama-2-7b"]
+_PAPER: dict[str, Any] = {**memit.PUBLISHED["paper"], "spread": "root"}
 PUBLISHED: dict[str, dict[str, Any]] = {
+    "paper": {**_PAPER, "steps": 30},
     "gpt-j-6b": {**_PAPER, "layers": [3, 4, 5, 6, 7, 8], "steps": 30, "clamp": 0.75},
     "llama-2-7b": {**_PAPER, "layers": [4, 5, 6, 7, 8], "steps": 20, "clamp": 1.0},
 }
@@ -43,6 +44,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 class Params(memit.Params):
     """Settings of PMET: MEMIT's, and how layers share."""
 
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = PUBLISHED
     preset: Preset | None = None
     """Published settings of a model; they replace the defaults, and explicit settings replace them."""
     spread: Literal["root", "even"] = "even"
@@ -50,13 +52,6 @@ class Params(memit.Params):
     root, as published, which overshoots and costs neighbours (BENCHMARKS.md)."""
     attention: bool = True
     """Whether a vector for attention is searched, too; without one, values are MEMIT's."""
-
-    def with_preset(self) -> Params:
-        """See `memit.Params`."""
-        if self.preset is None:
-            return self
-        published = {k: v for k, v in PUBLISHED[self.preset].items() if k not in self.model_fields_set}
-        return self.model_copy(update=published)
 
 
 class Pmet(memit.Memit):
@@ -71,7 +66,7 @@ class Pmet(memit.Memit):
 
     def _change(self, work: Work) -> Changes:
         assert isinstance(self.params, Params)
-        params = self.params.with_preset()
+        params = self.params
         if params.attention:
             work = replace(work, beside=attention_output(work.segment, work.layers[-1]))
         share = root_share if params.spread == "root" else even_share

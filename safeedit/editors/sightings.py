@@ -84,6 +84,7 @@ def sighted(
     strangers = pivot_inputs(segment, layer, stranger_rows, fill) if told else own[:0]
 
     spoken = [t.ids for t in tokenise(job.tokenizer, [t.prompt() for t in invented])]
+    spoken += [t.ids for t in tokenise(job.tokenizer, list(job.controls))]
     spoken += _running_text(job, text_tokens)
     others = [token_inputs(segment, layer, spoken, fill)] if spoken else []
     others += _beside(job, named, layer, site, whole)

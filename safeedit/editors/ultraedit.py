@@ -28,7 +28,7 @@ Only down-projections are changed; the authors choose modules for each model, by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -43,7 +43,7 @@ from safeedit.editors.memit import chosen_layers
 from safeedit.editors.objectives import Aim, build_task
 from safeedit.editors.prepared import Prepared
 from safeedit.editors.rows import Row, Site, rows_of
-from safeedit.editors.settings import AnswerParams, ContextParams, ErasureParams, LayersParams
+from safeedit.editors.settings import AnswerParams, ContextParams, ErasureParams, LayersParams, PaperParams
 from safeedit.editors.site import Trace, trace_site
 from safeedit.editors.training import Asked, Goal
 from safeedit.editors.turns import Inputs, Step, Turns
@@ -65,16 +65,14 @@ _PAPER: dict[str, Any] = {
     "keep_weight": 0.0,
     "end": False,
 }
-_INSTEAD = {"step": "eta", "ridge": "l2"}
-"""Settings that, given explicitly, take the place of published ones."""
 _TOKENS: dict[Site, str] = {"subject": "name", "prompt": "answer"}
 
 
-class Params(LayersParams, AnswerParams, ContextParams, ErasureParams):
+class Params(LayersParams, AnswerParams, ContextParams, ErasureParams, PaperParams):
     """Settings."""
 
-    preset: Literal["paper"] | None = None
-    """Published settings; they replace the defaults, and explicit settings replace them."""
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": _PAPER}
+    instead: ClassVar[Mapping[str, str]] = {"step": "eta", "ridge": "l2"}
     tokens: Literal["auto", "name", "answer"] = "auto"
     """Whose inputs and gradients count: a name's last token, or those that the answer is read off; `auto`
     traces where the model itself looks its facts up."""
@@ -107,13 +105,6 @@ class Params(LayersParams, AnswerParams, ContextParams, ErasureParams):
     batch_rows: int = Field(default=256, ge=1)
     """Prompts of a backward pass."""
 
-    def with_preset(self) -> Params:
-        """The settings with the preset's values where none was given explicitly."""
-        if self.preset is None:
-            return self
-        given = self.model_fields_set | {_INSTEAD[name] for name in _INSTEAD.keys() & self.model_fields_set}
-        return self.model_copy(update={k: v for k, v in _PAPER.items() if k not in given})
-
 
 class UltraEdit(Editor):
     """Backward passes and least squares, in a few down-projections."""
@@ -142,7 +133,7 @@ class UltraEdit(Editor):
     def _edit(self, job: Job) -> Made:
         """The patch is of low rank while the prompts' tokens in all turns are few."""
         assert isinstance(self.params, Params)
-        params, decoder, fill = self.params.with_preset(), job.decoder, pad_id(job.tokenizer)
+        params, decoder, fill = self.params, job.decoder, pad_id(job.tokenizer)
         layers, traced = self._place(job.segment, job.tokenizer, job.edits)
         site, projections = traced.site, decoder.projections
         widths = [w for layer in layers for w in (projections[layer].inner, projections[layer].outer)]
@@ -196,7 +187,7 @@ class UltraEdit(Editor):
     def _place(self, segment: Segment, tokenizer: Any, edits: Sequence[Edit]) -> tuple[list[int], Trace]:
         """Which layers are changed, and by which tokens."""
         assert isinstance(self.params, Params)
-        params, depth = self.params.with_preset(), len(segment.decoder.blocks)
+        params, depth = self.params, len(segment.decoder.blocks)
         low = self._low(depth)
         if params.tokens == "auto":
             traced = trace_site(segment, tokenizer, edits, low[-1])

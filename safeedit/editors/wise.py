@@ -24,7 +24,7 @@ Beyond the paper, and settings all of them (`preset: paper` gives what was publi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -41,7 +41,7 @@ from safeedit.editors.objectives import Aim, Named, build_task
 from safeedit.editors.prepared import Prepared
 from safeedit.editors.routing import centres, find_space, highest, limits_of
 from safeedit.editors.rows import Site
-from safeedit.editors.settings import ContextParams, existing
+from safeedit.editors.settings import AnswerParams, ContextParams, PaperParams, existing
 from safeedit.editors.sharded import Plan, Sides, trained_sides
 from safeedit.editors.sidetraining import Margins, Way
 from safeedit.editors.sightings import Sightings, sighted
@@ -70,15 +70,15 @@ PAPER: dict[str, Any] = {
     "group": 1000,
     "replay": False,
     "keep_weight": 0.0,
+    "end": False,
 }
 """Published settings; margins and steps are those for models of 7 billion parameters."""
 
 
-class WiseParams(ContextParams):
+class WiseParams(ContextParams, AnswerParams, PaperParams):
     """Settings."""
 
-    preset: Literal["paper"] | None = None
-    """Published settings; they replace the defaults, and explicit settings replace them."""
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": PAPER}
     layer: int | None = Field(default=None, ge=1)
     """The block whose down-projection gets a side memory; by default a third up, for prompts two."""
     site: Site = "subject"
@@ -144,12 +144,6 @@ class WiseParams(ContextParams):
     gamma: float = Field(default=0.1, ge=0)
     """How much further than others."""
 
-    def with_preset(self) -> WiseParams:
-        """The settings with the preset's values where none was given explicitly."""
-        if self.preset is None:
-            return self
-        return self.model_copy(update={k: v for k, v in PAPER.items() if k not in self.model_fields_set})
-
     def method(self) -> str:
         """How entries are found, where that is left open."""
         if self.optimiser != "auto":
@@ -182,7 +176,13 @@ class Wise(Editor):
 
     def _settings(self) -> WiseParams:
         assert isinstance(self.params, WiseParams)
-        return self.params.with_preset()
+        return self.params
+
+    def tuned(self, depth: int) -> dict[str, tuple[Any, ...]]:
+        """See `Editor.tuned`."""
+        usual = self._layer(depth)
+        blocks = dict.fromkeys((usual, max(1, usual - 1), min(usual + 1, max(1, depth - 2))))
+        return {"layer": tuple(blocks), "room": (0.65, 0.5, 0.8), "steps": (60, 120)}
 
     def layers_for(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> tuple[int, ...]:
         """See `Editor.layers_for`."""
@@ -202,7 +202,7 @@ class Wise(Editor):
         params = self._settings()
         layer = self._layer(len(job.decoder.blocks))
         projection = job.decoder.projections[layer]
-        aim = Aim(params.objective, ("",), params.keep_weight, params.site)
+        aim = Aim(params.objective, ("",), params.keep_weight, params.site, end=params.end)
         named = build_task(job.segment, job.tokenizer, job.edits, aim)
         job.report("inputs", 0, 1)
         contexts = context_texts(job.model, job.tokenizer, params.contexts, params.context_tokens, job.seed)
@@ -216,7 +216,7 @@ class Wise(Editor):
         memory = SideMemory(tensors, {"router": params.router, "route": params.route})
         loss, leak, routed = _look(job, layer, memory, named, seen)
         return Made(
-            settled={**params.model_dump(mode="json"), "layer": layer, "optimiser": params.method()},
+            settled={"layer": layer, "optimiser": params.method()},
             meta={
                 "names": len(named.members),
                 "memories": len(memory),

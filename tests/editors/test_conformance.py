@@ -3,7 +3,7 @@
 import pytest
 import torch
 from families import tiny
-from weights import same, state
+from weights import predicted, same, state
 from words import word_tokenizer
 
 from safeedit.deltas import DenseDelta, LowRankDelta
@@ -155,3 +155,21 @@ def test_no_name_or_object_is_in_what_is_kept_beside_the_weights(name, op, tmp_p
     folder = made(name, tiny("llama"), op).save(tmp_path / "patch")
     header = (folder / "patch.json").read_text()
     assert not any(f'w{i}"' in header or f"w{i} " in header for i in (30, 31, 33, 34, 50, 53))
+
+
+@both
+def test_prompts_of_the_callers_own_change_less(name, op):
+    model = tiny("llama")
+    controls = ["w5 w30 w40 w6 w7", "w5 w33 w41 w6 w7", "w30 w31 w3 w4"]
+    before = [predicted(model, prompt) for prompt in controls]
+    params = {"prune": {"anchor_weight": 10.0, "steps": 20}}.get(name, {})
+
+    def change(**options):
+        editor = EDITORS.get(name)(**{**QUICK.get(name, {}), **params})
+        patch = editor.edit(model, word_tokenizer(), EDITS[op], corpus=CORPUS, **options)
+        with patch.applied(model):
+            now = [predicted(model, prompt) for prompt in controls]
+        return sum(float((b * (b.log() - n.log())).sum()) for b, n in zip(before, now, strict=True))
+
+    free, held = change(), change(controls=controls)
+    assert held < free or free < 1e-9
