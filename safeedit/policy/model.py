@@ -288,6 +288,8 @@ class Policy(_Closed):
     """Relations that are added to the catalogue, or take the place of its entries."""
     operations: Annotated[tuple[Operation, ...], Field(min_length=1)]
     """What shall be done, in this order."""
+    protect: Annotated[tuple[Prompt, ...], Field(min_length=1, max_length=10_000)] | None = None
+    """Prompts whose answers the editor shall leave as they are; treated as personal data."""
     editor: EditorChoice | None = None
     """Without it, an editor is chosen for the operation and the assurance asked for."""
     assurance: Grade | None = None

@@ -301,6 +301,7 @@ class _Execution:
                 digests=self.digests,
                 seed=job.seed,
                 progress=self.tell,
+                controls=job.request.policy.protect or (),
             )
         if patch.base_digest != folder.record.digests[stored.BASE]:
             raise EditorError(f"editor {job.editor.name} made a patch for another model")

@@ -159,7 +159,7 @@ TEXT_AND_KEYS: dict[str, tuple[str | bytes, str]] = {
     "unknown top key": (
         plus("colour: red\n"),
         "7:1: unknown key 'colour' in a policy; the keys are: apiVersion, metadata, relations, "
-        "operations, editor, assurance, probes, sign_off",
+        "operations, protect, editor, assurance, probes, sign_off",
     ),
     "misspelt key of a fact": (
         fact(f"{{subject: {WHO}, relation: phone, obejct: {WHAT}}}"),

@@ -20,10 +20,14 @@ class Planted(Editor):
     Params = Params
     seen: ClassVar[list[tuple[Edit, ...]]] = []
     """What the editors were given, call by call."""
+    options: ClassVar[dict[str, Any]] = {}
+    """And with what, the last time."""
 
     def edit(self, model: Any, tokenizer: Any, edits: Sequence[Edit], **options: Any) -> Any:
         self.check(edits)
         Planted.seen.append(tuple(edits))
+        Planted.options.clear()
+        Planted.options.update(options)
         return self.act(model, edits)
 
     def act(self, model: Any, edits: Sequence[Edit]) -> Any:

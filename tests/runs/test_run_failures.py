@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import planted_editors
 import pytest
 from run_cases import JOB, MUSIC, OTHER, PERSON, QUICK, UNKNOWN
 
@@ -252,3 +253,11 @@ def test_a_layer_that_the_model_has_not_is_the_caller_s_mistake(
     with pytest.raises(UsageError, match="40 is too large"):
         safeedit.apply(write_policy(facts=[JOB]), given.pair, tmp_path / "run", params=params)
     assert record_of(tmp_path / "run")["exit_code"] == 2
+
+
+def test_what_a_policy_protects_reaches_the_editor(given: Any, tmp_path: Path, write_policy: Any) -> None:
+    policy = write_policy(facts=[MUSIC], extra={"protect": ["The lighthouse is kept by"]})
+    safeedit.apply(policy, given.pair, tmp_path / "run", editor="idle")
+    assert tuple(planted_editors.Planted.options["controls"]) == ("The lighthouse is kept by",)
+    safeedit.apply(write_policy(facts=[MUSIC]), given.pair, tmp_path / "other", editor="idle")
+    assert tuple(planted_editors.Planted.options["controls"]) == ()

@@ -31,7 +31,19 @@ FACT = {
         "neighbours": ["Zenobia Harkaway can be reached at"],
     },
 }
-CANARIES = (SUBJECT, "Tolland", OBJECT, PHRASE, "lighthouse", ALIAS, "Harkaway", "worried aunt", "marmalade")
+PROTECTED = "The ferry to Saltmarsh is steered by"
+CANARIES = (
+    SUBJECT,
+    "Tolland",
+    OBJECT,
+    PHRASE,
+    "lighthouse",
+    ALIAS,
+    "Harkaway",
+    "worried aunt",
+    "marmalade",
+    "Saltmarsh",
+)
 
 
 def encodings(text: str) -> Iterator[bytes]:
@@ -71,6 +83,7 @@ def policy(write_policy: Any, tmp_path: Path) -> Path:
     path: Path = write_policy(facts=[FACT], id="case-canary")
     content = json.loads(path.read_text())
     content["metadata"]["description"] = DESCRIPTION
+    content["protect"] = [PROTECTED]
     path.write_text(json.dumps(content))
     return path
 
