@@ -13,6 +13,8 @@ from safeedit.memory import Memory
 
 CHUNK = 1024
 """Tokens whose nearest keys are looked up at a time, which bounds the memory that takes."""
+ROUNDING = 1e-4
+"""More than a float32 sum of products of some ten thousand terms is off by, relative to their squares."""
 
 
 class Codebook(Memory):
@@ -48,12 +50,42 @@ class Codebook(Memory):
         if not len(radii) or bool((radii < 0).any()):
             raise EditorError("a codebook has at least one key, and no radius below zero")
 
+    def on(self, device: torch.device) -> dict[str, Tensor]:
+        """See `Memory.on`; with what tells quickly that an input is near no key."""
+        found = super().on(device)
+        squares = found["keys"].square().sum(1)
+        return {
+            **found,
+            "turned": found["keys"].T,
+            "squares": squares,
+            "reach": found["radii"].max().square(),
+        }
+
     def output(self, tensors: Mapping[str, Tensor], taken: Tensor, given: Tensor) -> Tensor:
         """See `Memory.output`."""
+        inputs = taken.reshape(-1, taken.shape[-1])
+        near = self._near(tensors, inputs)
+        if not bool(near.any()):
+            return given
+        index, distance = nearest(inputs[near], tensors["keys"])
         flat = given.reshape(-1, given.shape[-1])
-        index, distance = nearest(taken.reshape(-1, taken.shape[-1]), tensors["keys"])
-        routed = distance <= tensors["radii"][index]
-        return torch.where(routed[:, None], tensors["values"][index].to(given.dtype), flat).view_as(given)
+        routed = (distance <= tensors["radii"][index])[:, None]
+        values = torch.where(routed, tensors["values"][index].to(given.dtype), flat[near])
+        return flat.index_put((near.nonzero()[:, 0],), values).view_as(given)
+
+    @staticmethod
+    @torch.no_grad()
+    def _near(tensors: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """(inputs,) False for those that are certainly within no radius, as nearly every token is."""
+        found = []
+        for part in torch.split(inputs, CHUNK):
+            wide = part.float()
+            own = wide.square().sum(1)
+            # |x - k|^2 but for |x|^2; what rounding may add to it grows with the lengths of both.
+            least = torch.addmm(tensors["squares"], wide, tensors["turned"], alpha=-2).amin(1) + own
+            slack = ROUNDING * (own + tensors["squares"].max())
+            found.append(~(least > tensors["reach"] + slack))
+        return torch.cat(found) if found else inputs.new_zeros(0, dtype=torch.bool)
 
 
 @torch.no_grad()

@@ -82,13 +82,17 @@ class Memory(ABC):
         """What the module gives while the memory is at it.
 
         Args:
-            tensors: the memory's own, float32, on the module's device.
+            tensors: what `on` gave for the module's device.
             taken: (..., taken) the module's input.
             given: (..., given) what the module itself makes of it.
 
         Returns:
             Of the shape and type of `given`, and bit for bit `given` for inputs that are not routed.
         """
+
+    def on(self, device: torch.device) -> dict[str, Tensor]:
+        """Its tensors on a device, and what is made of them once, so as not to make it for every token."""
+        return {name: tensor.to(device) for name, tensor in self.tensors.items()}
 
     def fits(self, module: nn.Module) -> bool:
         """Whether `module` is a linear layer of these widths."""
@@ -126,6 +130,5 @@ class _Hook:
         taken = args[0] if args else next(iter(kwargs.values()))
         tensors = self.on.get(taken.device)
         if tensors is None:
-            tensors = {name: tensor.to(taken.device) for name, tensor in self.memory.tensors.items()}
-            self.on[taken.device] = tensors
+            tensors = self.on[taken.device] = self.memory.on(taken.device)
         return self.memory.output(tensors, taken, given)

@@ -252,7 +252,9 @@ def test_every_prompt_is_answered_by_a_key_that_asks_for_the_same(seed):
             "values": torch.arange(float(len(made.members)))[:, None],
         }
     )
-    given = memory.output(memory.tensors, keys, torch.full((60, 1), -1.0))[:, 0].long().tolist()
+    given = (
+        memory.output(memory.on(torch.device("cpu")), keys, torch.full((60, 1), -1.0))[:, 0].long().tolist()
+    )
     assert [labels[made.members[at]] if at >= 0 else None for at in given] == labels
     assert len(made.members) < 60
 
