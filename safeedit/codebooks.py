@@ -13,6 +13,8 @@ from safeedit.memory import Memory
 
 CHUNK = 1024
 """Tokens whose nearest keys are looked up at a time, which bounds the memory that takes."""
+DIRECTIONS = 32
+"""Directions in which inputs are looked at first."""
 ROUNDING = 1e-4
 """More than a float32 sum of products of some ten thousand terms is off by, relative to their squares."""
 
@@ -53,13 +55,10 @@ class Codebook(Memory):
     def on(self, device: torch.device) -> dict[str, Tensor]:
         """See `Memory.on`; with what tells quickly that an input is near no key."""
         found = super().on(device)
-        squares = found["keys"].square().sum(1)
-        return {
-            **found,
-            "turned": found["keys"].T,
-            "squares": squares,
-            "reach": found["radii"].max().square(),
-        }
+        basis = _main_directions(found["keys"])
+        turned = (found["keys"] @ basis).T.contiguous()
+        reach = found["radii"].max().square()
+        return {**found, "basis": basis, "turned": turned, "squares": turned.square().sum(0), "reach": reach}
 
     def output(self, tensors: Mapping[str, Tensor], taken: Tensor, given: Tensor) -> Tensor:
         """See `Memory.output`."""
@@ -76,16 +75,30 @@ class Codebook(Memory):
     @staticmethod
     @torch.no_grad()
     def _near(tensors: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """(inputs,) False for those that are certainly within no radius, as nearly every token is."""
+        """(inputs,) False for those that are certainly within no radius, as nearly every token is.
+
+        A few directions tell: no distance is longer in them than it is in all.
+        """
         found = []
         for part in torch.split(inputs, CHUNK):
-            wide = part.float()
-            own = wide.square().sum(1)
+            short = part.float() @ tensors["basis"]
+            own = short.square().sum(1)
             # |x - k|^2 but for |x|^2; what rounding may add to it grows with the lengths of both.
-            least = torch.addmm(tensors["squares"], wide, tensors["turned"], alpha=-2).amin(1) + own
+            least = torch.addmm(tensors["squares"], short, tensors["turned"], alpha=-2).amin(1) + own
             slack = ROUNDING * (own + tensors["squares"].max())
             found.append(~(least > tensors["reach"] + slack))
         return torch.cat(found) if found else inputs.new_zeros(0, dtype=torch.bool)
+
+
+@torch.no_grad()
+def _main_directions(keys: Tensor) -> Tensor:
+    """(width, directions) orthonormal columns that hold most of (keys, width), by subspace iteration."""
+    count = min(DIRECTIONS, *keys.shape)
+    drawn = torch.randn(len(keys), count, generator=torch.Generator().manual_seed(0)).to(keys.device)
+    basis: Tensor = torch.linalg.qr(keys.T @ drawn).Q
+    for _ in range(3):
+        basis = torch.linalg.qr(keys.T @ (keys @ basis)).Q
+    return basis
 
 
 @torch.no_grad()
