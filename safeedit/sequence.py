@@ -74,6 +74,7 @@ def in_turns(
     cache: Path | None = None,
     seed: int = 0,
     controls: Sequence[str] = (),
+    keep_earlier: bool = True,
     progress: Progress | None = None,
 ) -> Turns:
     """Make `edits` in their order, `size` at a time.
@@ -89,6 +90,8 @@ def in_turns(
         cache: see `Editor.edit`.
         seed: see `Editor.edit`.
         controls: see `Editor.edit`.
+        keep_earlier: whether the prompts of batches that were kept are among the controls of later ones, as
+            AlphaEdit (arXiv 2410.02355) and MEMIT in sequence have the keys of earlier edits.
         progress: called with (`edits`, done, in all) and with the editor's own stages.
 
     Raises:
@@ -106,8 +109,10 @@ def in_turns(
         live = stack.enter_context(_Live.on(model))
         before = perplexity(model, tokenizer, guard.texts) if guard.texts else None
         kept, stopped = list[Turn](), None
+        held: list[str] = []
         for start in range(0, len(edits), size):
             batch = edits[start : start + size]
+            asked = {prompt for edit in batch for prompt in edit.prompts()}
             began = time.perf_counter()
             try:
                 patch = editor.edit(
@@ -119,7 +124,8 @@ def in_turns(
                     digests=live.digests,
                     seed=seed,
                     progress=progress,
-                    controls=controls,
+                    # What is asked anew is no longer to stay as it was.
+                    controls=(*controls, *(prompt for prompt in held if prompt not in asked)),
                     basis=root_digest(live.base),
                 )
                 change = live.grow(patch.deltas)
@@ -131,6 +137,8 @@ def in_turns(
             if stopped is not None:
                 live.back()
                 break
+            if keep_earlier:
+                held += sorted(asked - set(held))
             kept.append(Turn(len(batch), change, ratio, time.perf_counter() - began))
             if progress is not None:
                 progress("edits", start + len(batch), len(edits))

@@ -1,6 +1,7 @@
 """Edits one batch after another, on untrained models: they add up, and stop where it goes wrong."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -68,6 +69,25 @@ def test_each_batch_is_made_on_the_model_that_the_others_left(monkeypatch):
     assert not torch.equal(seen[0], seen[1])
     with found.patch.applied(model):  # the last one seen is one edit short of it
         assert not torch.equal(predicted(model, EDITS[0].prompts()[0]), seen[-1])
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_later_batches_keep_what_earlier_ones_asked_for(monkeypatch, keep):
+    seen = []
+    own = Memit._edit
+
+    def watched(self, job):
+        seen.append(list(job.controls))
+        return own(self, job)
+
+    monkeypatch.setattr(Memit, "_edit", watched)
+    turns(tiny("llama"), size=2, controls=["w1 w2"], keep_earlier=keep)
+    earlier = sorted(prompt for edit in EDITS[:2] for prompt in edit.prompts())
+    assert seen == [["w1 w2"], ["w1 w2", *earlier] if keep else ["w1 w2"]]
+    seen.clear()
+    again = [EDITS[0], replace(EDITS[0], target="w58")]
+    turns(tiny("llama"), edits=again, keep_earlier=keep)
+    assert seen == [[], []], "what is asked anew is not held to what it was"
 
 
 class Growing(Memit):
