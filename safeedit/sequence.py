@@ -74,7 +74,7 @@ def in_turns(
     cache: Path | None = None,
     seed: int = 0,
     controls: Sequence[str] = (),
-    keep_earlier: bool = True,
+    keep_earlier: bool = False,
     progress: Progress | None = None,
 ) -> Turns:
     """Make `edits` in their order, `size` at a time.
@@ -91,7 +91,8 @@ def in_turns(
         seed: see `Editor.edit`.
         controls: see `Editor.edit`.
         keep_earlier: whether the prompts of batches that were kept are among the controls of later ones, as
-            AlphaEdit (arXiv 2410.02355) and MEMIT in sequence have the keys of earlier edits.
+            AlphaEdit (arXiv 2410.02355) has the keys of earlier edits; what was asked for lasts, and other
+            facts suffer less, but later edits of the same sentences hardly get through (BENCHMARKS.md).
         progress: called with (`edits`, done, in all) and with the editor's own stages.
 
     Raises:

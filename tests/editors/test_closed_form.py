@@ -110,43 +110,6 @@ def test_what_is_announced_is_what_changes(name):
 
 
 @every_editor
-@pytest.mark.parametrize("where", ["values", "weights"])
-def test_an_interrupted_edit_leaves_the_model_as_it_was(name, where):
-    model = tiny("gpt2")
-    before = state(model)
-
-    def stop(stage, done, total):
-        if stage == where:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        edit(name, model, [NEW, OTHER], progress=stop)
-    assert same(model, before)
-    assert all(p.requires_grad for p in model.parameters())
-
-
-@every_editor
-def test_a_model_with_nan_is_refused_and_left(name):
-    model = tiny("gpt2")
-    with torch.no_grad():
-        model.lm_head.weight[3] = torch.nan
-    asks = [p.requires_grad for p in model.parameters()]
-    with pytest.raises(EditorError):
-        edit(name, model, [NEW])
-    assert [p.requires_grad for p in model.parameters()] == asks
-
-
-@every_editor
-def test_bfloat16_models_are_edited(name):
-    model = tiny("llama").to(torch.bfloat16)
-    before = state(model)
-    patch = edit(name, model, [NEW, OTHER])
-    assert same(model, before)
-    with patch.applied(model):
-        assert all(probability(model, *pair) > 0.25 for pair in ASKED)
-
-
-@every_editor
 @pytest.mark.parametrize(
     ("params", "message"),
     [({"layer": [3]}, "did you mean 'layers'"), ({"steps": 0}, "steps"), ({"clamp": -1}, "clamp")],

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from families import tiny
-from weights import predicted, same, state
+from weights import predicted, same, state, untouched
 from words import word_tokenizer
 
 from safeedit.deltas import DenseDelta, LowRankDelta
@@ -106,32 +106,83 @@ def test_planning_changes_nothing(name, op):
 
 
 @both
-def test_weights_that_are_not_finite_are_refused_and_left(name, op):
+@pytest.mark.parametrize(
+    "where", ["model.layers.3.mlp.down_proj.weight", "model.norm.weight", "lm_head.weight"]
+)
+def test_weights_that_are_not_finite_are_refused_and_left(name, op, where):
     model = tiny("llama")
+    weight = model.get_parameter(f"{'' if where == 'lm_head' else 'model.'}{where}.weight")
     with torch.no_grad():
-        model.model.layers[3].mlp.down_proj.weight[2, 3] = torch.nan
+        weight.view(-1)[70 % weight.numel()] = torch.nan
     before = {n: torch.nan_to_num(t, nan=7.0) for n, t in state(model).items()}
     with pytest.raises((EditorError, ModelError)):
         made(name, model, op)
     assert all(torch.equal(torch.nan_to_num(t, nan=7.0), before[n]) for n, t in model.state_dict().items())
+    assert all(p.requires_grad for p in model.parameters())
 
 
 @both
-def test_an_interrupted_edit_leaves_the_model(name, op):
+def test_an_edit_that_is_interrupted_at_any_stage_leaves_the_model(name, op):
     model = tiny("gpt2")
     before = state(model)
-    seen = []
-
-    def stop(stage, done, total):
-        seen.append(stage)
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-
     editor = EDITORS.get(name)(**QUICK.get(name, {}))
-    with pytest.raises(KeyboardInterrupt):
-        editor.edit(model, word_tokenizer(), EDITS[op], corpus=CORPUS, progress=stop)
-    assert same(model, before)
-    assert all(p.requires_grad for p in model.parameters())
+
+    def edit(progress):
+        return editor.edit(model, word_tokenizer(), EDITS[op], corpus=CORPUS, progress=progress)
+
+    told = []
+    edit(lambda stage, done, total: told.append(stage))
+    for stop in dict.fromkeys(told):
+        # The last report of a stage comes when most of it has happened.
+        left = told.count(stop)
+
+        def interrupt(stage, done, total, stop=stop):
+            nonlocal left
+            left -= stage == stop
+            if stage == stop and not left:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            edit(interrupt)
+        assert untouched(model, before)
+
+
+@both
+def test_half_precision_models_are_edited_and_come_back(name, op):
+    model = tiny("llama").to(torch.bfloat16)
+    before, base = state(model), logits(model)
+    patch = made(name, model, op)
+    assert untouched(model, before)
+    with patch.applied(model):
+        assert not torch.equal(logits(model), base) or patch.memories
+        assert all(tensor.dtype == torch.bfloat16 for tensor in model.state_dict().values())
+    assert untouched(model, before)
+
+
+SUBJECT = "w30 w31"
+NONSENSE = [
+    ([Edit("erase", SUBJECT, "r", (), None, "w40")], "no prompt"),
+    ([Edit("erase", SUBJECT, "r", ("w5 w6",), None, "w40")], "must contain"),
+    ([Edit("erase", SUBJECT, "r", PROMPTS, None, None)], "object that shall no longer"),
+    ([Edit("modify", SUBJECT, "r", PROMPTS, None, "w40")], "object that shall be said"),
+    ([Edit("insert", SUBJECT, "r", PROMPTS, None, None)], "object that shall be said"),
+    (
+        [
+            Edit("insert", SUBJECT, "r", PROMPTS, "w40", None),
+            Edit("insert", SUBJECT, "r", PROMPTS, "w41", None),
+        ],
+        "different answers to one prompt",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "edits", "message"),
+    [(n, e, m) for n in EDITORS for e, m in NONSENSE if e[0].op in EDITORS.get(n).operations],
+)
+def test_edits_that_make_no_sense_are_refused(name, edits, message):
+    with pytest.raises(UsageError, match=message):
+        made(name, tiny("gpt2"), edits[0].op, edits)
 
 
 @pytest.mark.parametrize("name", EDITORS.names())

@@ -1,7 +1,5 @@
 """WISE on untrained models of every shape: it answers what it was asked, and nothing else changes."""
 
-import dataclasses
-
 import pytest
 import torch
 from families import FAMILIES, tiny
@@ -258,14 +256,6 @@ def test_a_loaded_patch_does_the_same_and_the_same_edits_give_the_same_patch(tmp
     assert not any(f'w{i}"' in header or f"w{i} " in header for i in (30, 31, 32, 33, 40, 42))
 
 
-def test_a_model_in_half_precision_is_edited_too():
-    model = tiny("llama").to(torch.bfloat16)
-    was = {prompt: logits(model, prompt) for prompt in ELSE}
-    with edit(model).applied(model):
-        assert all(said(model, p, 1) == ids(a) for p, a in ASKED.items())
-        assert all(torch.equal(logits(model, prompt), found) for prompt, found in was.items())
-
-
 def test_a_change_without_a_mask_is_kept_in_factors():
     model = tiny("llama")
     [memory] = edit(model, [NEW], shards=1, density=1.0).memories.values()
@@ -308,48 +298,6 @@ def test_a_limit_lies_between_a_name_and_the_others():
 
 
 # --- leaving the model alone --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("where", ["inputs", "training"])
-def test_an_interrupted_edit_leaves_the_model_as_it_was(where):
-    model = tiny("gpt2")
-    before = state(model)
-
-    def stop(stage, done, total):
-        if stage == where:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        Wise(**PROMPT_SITE).edit(model, word_tokenizer(), [NEW], corpus=CORPUS, progress=stop)
-    assert same(model, before)
-    assert all(p.requires_grad for p in model.parameters())
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-
-
-@pytest.mark.parametrize(
-    "where", ["model.layers.1.mlp.down_proj.weight", "model.layers.3.mlp.down_proj.weight"]
-)
-def test_a_model_with_nan_is_refused_and_left(where):
-    model = tiny("llama")
-    with torch.no_grad():
-        model.get_parameter(where)[2, 3] = torch.nan
-    with pytest.raises(EditorError, match="not finite"):
-        edit(model)
-    assert not any(module._forward_hooks for module in model.modules())
-
-
-@pytest.mark.parametrize(
-    ("edits", "message"),
-    [
-        ([], "nothing to edit"),
-        ([dataclasses.replace(NEW, templates=())], "no prompt"),
-        ([dataclasses.replace(NEW, target=None)], "object that shall be said"),
-        ([NEW, dataclasses.replace(NEW, target="w44")], "different answers"),
-    ],
-)
-def test_edits_that_make_no_sense_are_refused(edits, message):
-    with pytest.raises(UsageError, match=message):
-        edit(tiny("gpt2"), edits)
 
 
 @pytest.mark.parametrize(
