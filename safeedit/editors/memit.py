@@ -175,7 +175,8 @@ class Memit(Editor):
             job.tokenizer,
             job.corpus or default_corpus(params.statistics_tokens),
             layers,
-            base_digest=job.basis or root_digest(job.digests),
+            base_digest=root_digest(job.digests),
+            basis=job.basis,
             cache=job.cache,
             progress=lambda done, total: report("statistics", done, total),
         )

@@ -147,10 +147,13 @@ def cached_moments(
     base_digest: str,
     cache: Path | None,
     progress: Progress | None = None,
+    basis: str | None = None,
 ) -> Moments:
     """As `second_moments`, from the folder `cache` where an earlier run left them.
 
-    Each layer has a file of its own, so that asking for one layer more reads only that one.
+    Each layer has a file of its own, so that asking for one layer more reads only that one. With
+    `basis`, the digest of another model, its statistics are taken where they are there already; they
+    are never collected under that name, as this is not that model.
     """
 
     def collect(wanted: Iterable[int]) -> Moments:
@@ -159,8 +162,15 @@ def cached_moments(
 
     if cache is None:
         return collect(layers)
-    key = hashlib.sha256(f"{base_digest}|{corpus.digest()}|v1".encode()).hexdigest()[:40]
-    files = {layer: cache / f"{key}-{layer}.safetensors" for layer in sorted(set(layers))}
+
+    def files_of(digest: str) -> dict[int, Path]:
+        key = hashlib.sha256(f"{digest}|{corpus.digest()}|v1".encode()).hexdigest()[:40]
+        return {layer: cache / f"{key}-{layer}.safetensors" for layer in sorted(set(layers))}
+
+    files = files_of(base_digest)
+    others = files_of(basis) if basis is not None else {}
+    if others and all(file.exists() for file in others.values()):
+        files = others
     missing = [layer for layer, file in files.items() if not file.exists()]
     if missing:
         found = collect(missing)

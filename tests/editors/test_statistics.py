@@ -108,3 +108,21 @@ def test_the_model_s_own_text_is_written_once(decoder, tmp_path):
     assert torch.equal(first.by_layer[0], again.by_layer[0])
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == kept
     assert all(name.endswith(".safetensors") for name in kept)
+
+
+def test_statistics_of_another_model_serve_but_are_never_made_up(decoder, tmp_path):
+    def moments(digest, basis=None, layers=(0,)):
+        options = {"base_digest": digest, "basis": basis, "cache": tmp_path}
+        return cached_moments(decoder, word_tokenizer(), CORPUS, layers, **options)
+
+    moments("edited", basis="base")
+    own = {file.name for file in tmp_path.iterdir()}
+    base = moments("base")
+    assert {file.name for file in tmp_path.iterdir()} > own, "what was collected went by its own name"
+    for file in tmp_path.iterdir():
+        if file.name in own:
+            file.unlink()
+    assert torch.equal(moments("edited", basis="base").by_layer[0], base.by_layer[0])
+    assert own.isdisjoint(file.name for file in tmp_path.iterdir())
+    moments("edited", basis="base", layers=(0, 1))
+    assert own <= {file.name for file in tmp_path.iterdir()}, "one layer is not there, so none is taken"
