@@ -57,8 +57,9 @@ class Codebook(Memory):
         found = super().on(device)
         basis = _main_directions(found["keys"])
         turned = (found["keys"] @ basis).T.contiguous()
-        reach = found["radii"].max().square()
-        return {**found, "basis": basis, "turned": turned, "squares": turned.square().sum(0), "reach": reach}
+        squares = turned.square().sum(0)
+        beyond = squares - found["radii"].square()
+        return {**found, "basis": basis, "turned": turned, "beyond": beyond, "longest": squares.max()}
 
     def output(self, tensors: Mapping[str, Tensor], taken: Tensor, given: Tensor) -> Tensor:
         """See `Memory.output`."""
@@ -83,10 +84,9 @@ class Codebook(Memory):
         for part in torch.split(inputs, CHUNK):
             short = part.float() @ tensors["basis"]
             own = short.square().sum(1)
-            # |x - k|^2 but for |x|^2; what rounding may add to it grows with the lengths of both.
-            least = torch.addmm(tensors["squares"], short, tensors["turned"], alpha=-2).amin(1) + own
-            slack = ROUNDING * (own + tensors["squares"].max())
-            found.append(~(least > tensors["reach"] + slack))
+            # |x - k|^2 - r^2, least over all keys; what rounding adds to it grows with the lengths of both.
+            least = torch.addmm(tensors["beyond"], short, tensors["turned"], alpha=-2).amin(1) + own
+            found.append(~(least > ROUNDING * (own + tensors["longest"])))
         return torch.cat(found) if found else inputs.new_zeros(0, dtype=torch.bool)
 
 
