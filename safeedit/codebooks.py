@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -52,14 +53,19 @@ class Codebook(Memory):
         if not len(radii) or bool((radii < 0).any()):
             raise EditorError("a codebook has at least one key, and no radius below zero")
 
-    def on(self, device: torch.device) -> dict[str, Tensor]:
-        """See `Memory.on`; with what tells quickly that an input is near no key."""
-        found = super().on(device)
-        basis = _main_directions(found["keys"])
-        turned = (found["keys"] @ basis).T.contiguous()
+    @cached_property
+    def _quick(self) -> dict[str, Tensor]:
+        """What tells quickly that an input is near no key."""
+        keys, radii = self.tensors["keys"], self.tensors["radii"]
+        basis = _main_directions(keys)
+        turned = (keys @ basis).T.contiguous()
         squares = turned.square().sum(0)
-        beyond = squares - found["radii"].square()
-        return {**found, "basis": basis, "turned": turned, "beyond": beyond, "longest": squares.max()}
+        beyond = squares - radii.square()
+        return {"basis": basis, "turned": turned, "beyond": beyond, "longest": squares.max()}
+
+    def on(self, device: torch.device) -> dict[str, Tensor]:
+        """See `Memory.on`."""
+        return super().on(device) | {name: tensor.to(device) for name, tensor in self._quick.items()}
 
     def output(self, tensors: Mapping[str, Tensor], taken: Tensor, given: Tensor) -> Tensor:
         """See `Memory.output`."""
