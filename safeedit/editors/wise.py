@@ -90,7 +90,7 @@ class WiseParams(ContextParams, AnswerParams, PaperParams):
     memory: Literal["retrieve", "merge"] = "retrieve"
     """Whether merged shards stay memories of their own, or all become one."""
     group: int | None = Field(default=None, ge=1)
-    """Names in what is merged, at most; by default an eighth of the width of the module's input."""
+    """Names in what is merged, at most; by default a sixteenth of the width of the module's input."""
     shards: int = Field(default=1, ge=1, le=64)
     """Shards that are merged into one memory."""
     density: float = Field(default=1.0, gt=0, le=1)
@@ -105,7 +105,7 @@ class WiseParams(ContextParams, AnswerParams, PaperParams):
     """What an erasure aims at."""
     optimiser: Literal["auto", "values", "adam", "sgd"] = "auto"
     """How entries are found; auto takes values for keys and tokens, and adam otherwise."""
-    steps: int = Field(default=60, ge=1, le=10_000)
+    steps: int = Field(default=90, ge=1, le=10_000)
     """Steps of a shard's training, and of its replay, at most."""
     rate: float = Field(default=0.2, gt=0)
     """Step size, in units of the stream for values, of half the weight for adam, absolute for sgd."""
@@ -182,7 +182,7 @@ class Wise(Editor):
         """See `Editor.tuned`."""
         usual = self._layer(depth)
         blocks = dict.fromkeys((usual, max(1, usual - 1), min(usual + 1, max(1, depth - 2))))
-        return {"layer": tuple(blocks), "room": (0.65, 0.5, 0.8), "steps": (60, 120)}
+        return {"layer": tuple(blocks), "room": (0.65, 0.5, 0.8), "steps": (90, 180)}
 
     def layers_for(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> tuple[int, ...]:
         """See `Editor.layers_for`."""
@@ -254,7 +254,7 @@ class Wise(Editor):
             way,
             merge=params.merge,
             merge_density=params.merge_density,
-            group=params.group or max(1, projection.inner // 8),
+            group=params.group or max(1, projection.inner // 16),
             shards=params.shards,
             density=params.density,
             replay=params.replay,
