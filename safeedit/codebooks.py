@@ -14,7 +14,7 @@ from safeedit.memory import Memory
 
 CHUNK = 1024
 """Tokens whose nearest keys are looked up at a time, which bounds the memory that takes."""
-DIRECTIONS = 32
+DIRECTIONS = 64
 """Directions in which inputs are looked at first."""
 ROUNDING = 1e-4
 """More than a float32 sum of products of some ten thousand terms is off by, relative to their squares."""
