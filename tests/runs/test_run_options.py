@@ -57,6 +57,27 @@ class TestEditor:
     def test_another_editor_gets_none_of_them(self, request_: Any) -> None:
         assert chosen_editor(request_, "idle", None).params.model_dump() == {}
 
+    @pytest.mark.parametrize(
+        ("editor", "params"), [("grace", {}), ("wise", {}), ("memit", {"objective": "refusal"})]
+    )
+    def test_what_only_hides_is_no_erasure_above_g1(
+        self, write_policy: Any, editor: str, params: dict[str, Any]
+    ) -> None:
+        def asking(grade: str) -> Any:
+            return read_request(write_policy(facts=[MUSIC], extra={"assurance": grade}))
+
+        assert chosen_editor(asking("G1"), editor, params).name == editor
+        with pytest.raises(
+            UsageError, match=r"assurance G2 .* use alphaedit, .*memit.*, or ask for assurance G1"
+        ):
+            chosen_editor(asking("G2"), editor, params)
+        assert chosen_editor(asking("G2"), "memit", None).name == "memit"
+
+    def test_what_an_editor_cannot_do_is_told_with_the_reason(self, write_policy: Any) -> None:
+        policy = write_policy("insert", facts=[MUSIC])
+        with pytest.raises(UsageError, match="cannot insert: it only takes weights away; it can erase"):
+            chosen_editor(read_request(policy), "prune", None)
+
     def test_without_any_choice_it_is_memit(self, write_policy: Any) -> None:
         assert chosen_editor(read_request(write_policy(facts=[MUSIC])), None, None).name == "memit"
 
