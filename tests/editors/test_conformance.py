@@ -223,4 +223,5 @@ def test_prompts_of_the_callers_own_change_less(name, op):
         return sum(float((b * (b.log() - n.log())).sum()) for b, n in zip(before, now, strict=True))
 
     free, held = change(), change(controls=controls)
-    assert held < free or free < 1e-9
+    # Memories pass what is not routed bit for bit; whether controls bound them is in their own tests.
+    assert held == 0 if EDITORS.get(name).beside_weights else held < free

@@ -115,7 +115,7 @@ def test_it_ends_at_the_last_good_state_when_a_norm_runs_away():
     assert same(model, before)
     assert found.done == 2
     assert "0.6" in found.stopped
-    assert [round(turn.change, 2) for turn in found.turns] == [0.2, 0.42] or found.turns[-1].change <= 0.5
+    assert [turn.change for turn in found.turns] == pytest.approx([0.2, 0.4], rel=0.1)
     assert found.patch.meta["edits"] == 2
     alone = turns(model, Growing(**MEMIT), guard=Guard(norm=0.5), edits=EDITS[:2])
     assert alone.patch.deltas.keys() == found.patch.deltas.keys()
