@@ -12,6 +12,7 @@ from safeedit.errors import ProbeError
 from safeedit.probes.base import Context, Options, Plan, Probe, View
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, find_leak, is_empty, states
+from safeedit.probes.plans import StagedPlan
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Fact
 from safeedit.triples.placebos import PlaceboKind, placebo_kind, placebo_names
@@ -71,10 +72,13 @@ class AskPlan(Plan):
     placebos: tuple[Unit, ...] = ()
     untested: int = 0
     """Facts that the probe is for but has no prompt for."""
+    stages: StagedPlan | None = None
+    """How many units are asked, and when it is enough; then the units stand in random order."""
 
     def prompts(self) -> tuple[str, ...]:
-        """Every prompt once."""
-        return tuple(dict.fromkeys(p for unit in (*self.units, *self.placebos) for p in unit.prompts))
+        """Every prompt once; of a plan in stages those of the first."""
+        first = self.units if self.stages is None else self.units[: self.stages.stages[0].n]
+        return _prompts((*first, *self.placebos))
 
     def material(self) -> object:
         """As JSON values."""
@@ -82,7 +86,12 @@ class AskPlan(Plan):
             "units": [unit.material() for unit in self.units],
             "placebos": [unit.material() for unit in self.placebos],
             "untested": self.untested,
+            "stages": self.stages and self.stages.material(),
         }
+
+
+def _prompts(units: Iterable[Unit]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(prompt for unit in units for prompt in unit.prompts))
 
 
 class AskOptions(Options):
@@ -110,9 +119,19 @@ class AskProbe(Probe[AskPlan, Answers]):
 
     def observe(self, plan: AskPlan, view: View) -> Answers:
         """The continuation of every prompt; a missing one is an error, never a silence."""
-        if any(prompt not in view.answers for prompt in plan.prompts()):
-            raise ProbeError("a prompt of the plan was not answered")
-        return {prompt: view.answers[prompt] for prompt in plan.prompts()}
+        return answered(plan.prompts(), view.answers)
+
+
+def answered(prompts: Sequence[str], answers: Answers) -> Answers:
+    """The continuations of these prompts.
+
+    Raises:
+        ProbeError: one is missing.
+    """
+    found = {prompt: answers[prompt] for prompt in prompts if prompt in answers}
+    if any(prompt not in found for prompt in prompts):
+        raise ProbeError("a prompt of the plan was not answered")
+    return found
 
 
 def counts(units: Iterable[Unit], before: Answers, after: Answers) -> tuple[dict[str, float], bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
@@ -22,7 +22,9 @@ from safeedit.triples.facts import Fact
 if TYPE_CHECKING:
     from safeedit.models.generate import Generation
 
-Family = Literal["forgetting", "success", "locality", "utility", "attack", "membership", "toxicity"]
+Family = Literal[
+    "forgetting", "success", "locality", "utility", "attack", "behaviour", "membership", "toxicity"
+]
 Grade = Literal["G0", "G1", "G2", "G3", "G4", "G5"]
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "NO_BASELINE", "ERROR", "SKIPPED"]
 Number = Literal["leaks", "losses", "after", "upper95", "lower95", "excess95"]
@@ -102,6 +104,9 @@ class View:
     """The continuation of each prompt of the plan."""
     base: Any = None
     """What the same probe observed on the base model, if that was before."""
+    ask: Callable[[Sequence[str]], Mapping[str, Generation]] | None = None
+    """Continues further prompts, for a probe whose plan says that more is asked where the first do not
+    decide; what was answered already is not asked again."""
 
 
 class Options(BaseModel):

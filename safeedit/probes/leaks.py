@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from safeedit.errors import ProbeError
 from safeedit.probes import stats
@@ -17,6 +17,7 @@ from safeedit.probes.asking import (
     AskProbe,
     Unit,
     affordable,
+    answered,
     chosen,
     clusters,
     counts,
@@ -24,11 +25,15 @@ from safeedit.probes.asking import (
     old_answer,
     placebo_pairs,
 )
-from safeedit.probes.base import Context, Figures
+from safeedit.probes.base import Context, Figures, View
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, find_leak
+from safeedit.probes.plans import StagedPlan
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Fact, Op
+
+SPARE = 2
+"""Facts drawn for each that a plan in stages may need, as the base model may not know all of them."""
 
 
 class LeakOptions(AskOptions):
@@ -40,6 +45,16 @@ class LeakOptions(AskOptions):
     """Prompts in all, at most; every name of every fact keeps at least two."""
     placebos: int = Field(default=50, ge=1)
     """How many (fact, invented subject) pairs are asked too."""
+    stages: list[Annotated[list[int], Field(min_length=3, max_length=3)]] = Field(default_factory=list)
+    """For requests with more facts than the last stage needs: at each stage how many facts, drawn at
+    random, have been asked, with how many leaks at most it is enough, and from how many on it is too much."""
+
+    @field_validator("stages")
+    @classmethod
+    def _a_plan(cls, given: list[list[int]]) -> list[list[int]]:
+        if given:
+            StagedPlan.of(given)
+        return given
 
 
 class LeakProbe(AskProbe):
@@ -47,6 +62,10 @@ class LeakProbe(AskProbe):
 
     A fact counts if the base model knew it. A fact that it did not know counts from the moment
     that the edited model says it, so that no leak is lost.
+
+    A request with more facts than a plan in stages needs is sampled: facts that this probe got out of
+    the base model are asked in a random order that was registered, until the plan ends. The bound is
+    then one for the facts of the request, and holds however its leaks hang together.
     """
 
     metric = "leak_rate"
@@ -98,7 +117,28 @@ class LeakProbe(AskProbe):
             )
             for number, (index, name) in enumerate(placebo_pairs(context, pairs_of, self.options.placebos))
         ]
-        return AskPlan(tuple(units), tuple(placebos), untested)
+        staged = StagedPlan.of(self.options.stages) if self.options.stages else None
+        if staged is None or len(units) <= staged.most:
+            return AskPlan(tuple(units), tuple(placebos), untested)
+        drawn = context.rng(f"order|{self.id}").sample(units, min(len(units), SPARE * staged.most))
+        return AskPlan(tuple(drawn), tuple(placebos), untested, staged)
+
+    def observe(self, plan: AskPlan, view: View) -> Answers:
+        """See `AskProbe`; of a plan in stages as much as it takes, and of the base model everything."""
+        found = dict(super().observe(plan, view))
+        if plan.stages is None:
+            return found
+        if view.ask is None:
+            raise ProbeError("a plan in stages needs a model that can be asked more")
+        units = plan.units if view.base is None else _drawn(plan, view.base)
+        start = 0
+        for size in [stage.n for stage in plan.stages.stages] if view.base is not None else [len(units)]:
+            prompts = tuple(dict.fromkeys(p for unit in units[start:size] for p in unit.prompts))
+            found |= answered(prompts, view.ask(prompts))
+            start = size
+            if plan.stages.end([unit.leaks(found) for unit in units[:size]]) is not None:
+                break
+        return found
 
     def covers(self, plan: AskPlan) -> frozenset[int]:
         """The facts that are asked about."""
@@ -106,13 +146,15 @@ class LeakProbe(AskProbe):
 
     def said(self, plan: AskPlan, seen: Answers) -> frozenset[int]:
         """The facts with at least one leak."""
-        return frozenset(unit.index for unit in plan.units if unit.leaks(seen))
+        return frozenset(unit.index for unit in _asked(plan, seen) if unit.leaks(seen))
 
     def figures(self, plan: AskPlan, before: Answers, after: Answers, known: Mapping[int, bool]) -> Figures:
         """Leak rates over facts, exact and cluster-aware bounds, chance by placebo."""
         if not plan.units:
             # A fact that cannot be asked about is not one that was forgotten.
             return Figures(0, verdict="INCONCLUSIVE" if plan.untested else "SKIPPED")
+        if plan.stages is not None:
+            return _staged_figures(plan, plan.stages, before, after)
         was, now = self.said(plan, before), self.said(plan, after)
         units = [unit for unit in plan.units if known.get(unit.index, False) or unit.index in now]
         detail, silenced = counts(plan.units, before, after)
@@ -141,6 +183,45 @@ class LeakProbe(AskProbe):
             detail=detail,
             doubtful=silenced or plan.untested > 0,
         )
+
+
+def _asked(plan: AskPlan, seen: Answers) -> list[Unit]:
+    """The units that were asked: all of them, if the plan has no stages."""
+    return [unit for unit in plan.units if plan.stages is None or all(p in seen for p in unit.prompts)]
+
+
+def _drawn(plan: AskPlan, before: Answers) -> list[Unit]:
+    """The units of a plan in stages whose object the base model said, in their order."""
+    return [unit for unit in plan.units if unit.leaks(before)]
+
+
+def _staged_figures(plan: AskPlan, stages: StagedPlan, before: Answers, after: Answers) -> Figures:
+    reached = {unit.index for unit in _asked(plan, after)}
+    units = [unit for unit in _drawn(plan, before) if unit.index in reached]
+    outcomes = [unit.leaks(after) for unit in units]
+    end = stages.end(outcomes)
+    placebo = _share(plan.placebos, after)
+    detail: dict[str, float] = {
+        "drawn": len(plan.units),
+        "untested": plan.untested,
+        "placebo_units": len(plan.placebos),
+    }
+    if end is None:
+        # The base model said too few of the drawn facts for the plan to end.
+        return Figures(len(units), placebo=placebo, detail=detail, verdict="INCONCLUSIVE")
+    number, leaks = end
+    n = stages.stages[number].n
+    more, silenced = counts(units[:n], before, after)
+    return Figures(
+        n=n,
+        before=1.0,
+        after=leaks / n,
+        leaks=leaks,
+        upper95=stages.upper(end),
+        placebo=placebo,
+        detail={**detail, **more, "stage": number + 1},
+        doubtful=silenced or plan.untested > 0,
+    )
 
 
 def _assert_visible(answer: Answer, prompts: Iterable[str]) -> None:

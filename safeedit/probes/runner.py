@@ -6,7 +6,7 @@ result, and one ERROR is the verdict of the whole run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ def measure(
             compare distributions over a large vocabulary need it.
     """
     errors: dict[str, str] = {}
-    answers: dict[int, Mapping[str, Generation]] = {}
+    answers: dict[int, dict[str, Generation]] = {}
     silent = ""
     try:
         answers = _generate(pack, model, tokenizer, progress)
@@ -87,7 +87,8 @@ def measure(
             errors[probe.id] = silent
             continue
         seen_before = base.observations.get(probe.id) if base is not None else None
-        view = View(model, tokenizer, answers.get(probe.new_tokens, {}), seen_before)
+        mine = answers.setdefault(probe.new_tokens, {})
+        view = View(model, tokenizer, mine, seen_before, _asking(model, tokenizer, probe.new_tokens, mine))
         try:
             observation = probe.observe(plan, view)
             said |= probe.said(plan, observation)
@@ -108,13 +109,13 @@ def measure(
 
 def _generate(
     pack: ProbePack, model: Any, tokenizer: Any, progress: Progress | None
-) -> dict[int, Mapping[str, Generation]]:
+) -> dict[int, dict[str, Generation]]:
     from safeedit.models.generate import greedy
 
     wanted = pack.generations()
     total = sum(map(len, wanted.values()))
     done = 0
-    found: dict[int, Mapping[str, Generation]] = {}
+    found: dict[int, dict[str, Generation]] = {}
     for tokens, prompts in wanted.items():
 
         def tell(count: int, _of: int, before: int = done) -> None:
@@ -127,6 +128,22 @@ def _generate(
         found[tokens] = dict(zip(prompts, answers, strict=True))
         done += len(prompts)
     return found
+
+
+def _asking(
+    model: Any, tokenizer: Any, tokens: int, answers: dict[str, Generation]
+) -> Callable[[Sequence[str]], Mapping[str, Generation]]:
+    """Continues what is not among `answers` yet, and adds it to them."""
+
+    def ask(prompts: Sequence[str]) -> Mapping[str, Generation]:
+        from safeedit.models.generate import greedy
+
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in answers]
+        if new:
+            answers.update(zip(new, greedy(model, tokenizer, new, max_new_tokens=tokens), strict=True))
+        return answers
+
+    return ask
 
 
 def judge(pack: ProbePack, before: Measurement, after: Measurement) -> ProbeReport:

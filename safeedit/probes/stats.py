@@ -1,7 +1,8 @@
 """Bounds for what was measured on a limited number of units. One-sided, 95 %, unless told otherwise.
 
 Exact binomial bounds: Clopper and Pearson (Biometrika 26, 1934). Difference of two independent
-proportions: Newcombe's hybrid score interval (Statistics in Medicine 17, 1998). Units that share
+proportions: Newcombe's hybrid (Statistics in Medicine 17, 1998) with these exact bounds in place of score
+intervals, with which a model at the limit passes in up to 5.8 % of cases. Units that share
 a subject or a document are not independent; the variance over clusters is that of the linearised
 ratio estimator (Cochran, Sampling Techniques, 6.12), with Student's t.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from scipy.stats import beta, norm, t
+from scipy.stats import beta, t
 
 ALPHA = 0.05
 
@@ -92,19 +93,10 @@ def difference_upper(hits: int, n: int, hits_other: int, n_other: int, alpha: fl
     _check(hits_other, n_other)
     if not n or not n_other:
         raise ValueError("a difference of rates needs units on both sides")
-    z = float(norm.ppf(1 - alpha))
     first, second = hits / n, hits_other / n_other
-    high = _score(hits, n, z)[1]
-    low = _score(hits_other, n_other, z)[0]
+    high = binomial_upper(hits, n, alpha)
+    low = binomial_lower(hits_other, n_other, alpha)
     return first - second + math.sqrt((high - first) ** 2 + (second - low) ** 2)
-
-
-def _score(hits: int, n: int, z: float) -> tuple[float, float]:
-    """Wilson's score interval."""
-    rate, square = hits / n, z * z / n
-    centre = (rate + square / 2) / (1 + square)
-    half = z * math.sqrt(rate * (1 - rate) / n + square / (4 * n)) / (1 + square)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _check(hits: int, n: int) -> None:
