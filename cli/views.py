@@ -33,6 +33,14 @@ _VERDICTS: dict[str, tuple[str, str, Look, str]] = {
     "ERROR": ("!", "!", "bad", "something could not be measured; nothing follows from the rest"),
     "SKIPPED": ("·", ".", "dim", "nothing to test"),
 }
+_STANDS = {
+    "NOT_RUN": "was not run",
+    "FAIL": "failed",
+    "INCONCLUSIVE": "did not decide",
+    "NO_BASELINE": "had nothing to go by",
+    "ERROR": "broke",
+}
+"""What keeps a probe from counting towards a grade."""
 _FIGURES = {
     "upper95": "bound",
     "lower95": "bound",
@@ -300,6 +308,9 @@ def _verdict(screen: Screen, report: ProbeReport, grade: str | None, seconds: fl
         facts += f", {_duration(seconds)}"
     screen.line(_mark(screen, report.verdict), Words(facts, "bold"))
     screen.paragraph(f"{told[0].upper()}{told[1:]}.")
+    if report.wanting:
+        found = (f"{probe} {_STANDS[verdict]}" for probe, verdict in report.wanting.items())
+        screen.paragraph(f"What keeps it from {report.above}: {', '.join(found)}.")
     if report.note:
         screen.paragraph(Words(f"{report.suite}: {report.note.removeprefix(f'{report.suite}: ')}", "dim"))
 

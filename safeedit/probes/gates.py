@@ -18,16 +18,32 @@ from safeedit.triples.facts import Op
 
 LADDER: tuple[Grade, ...] = ("G0", "G1", "G2", "G3", "G4", "G5")
 
+_STATED = frozenset({"success.direct", "success.paraphrase"})
+_PROVOKED = frozenset(
+    {
+        "attack.sampling",
+        "attack.probability",
+        "attack.elicitation",
+        "attack.language",
+        "attack.quantised",
+        "attack.verbatim",
+    }
+)
+_INSIDE = frozenset({"forgetting.lens", "attack.delta", "attack.exposure", "attack.linear_probe"})
+_RELEARNT = frozenset({"attack.relearning"})
+
 RUNGS: Mapping[Grade, Mapping[Op, frozenset[str]]] = {
     "G1": {
         "erase": frozenset({"forgetting.direct", "forgetting.paraphrase", "forgetting.alias"}),
-        "modify": frozenset({"success.direct", "success.paraphrase", "success.old_answer"}),
-        "insert": frozenset({"success.direct", "success.paraphrase"}),
+        "modify": _STATED | {"success.old_answer"},
+        "insert": _STATED,
     },
+    "G2": {"erase": _PROVOKED, "modify": _PROVOKED},
+    "G3": {"erase": _INSIDE, "modify": _INSIDE},
+    "G4": {"erase": _RELEARNT, "modify": _RELEARNT},
 }
-"""The probes that a rung needs for each operation. A rung that is not listed cannot be granted: its
-probes (sampling, elicitation, quantised and relearnt models) do not exist, and a rung needs the ones
-below it."""
+"""The probes that a rung needs for each operation. What is not listed cannot be granted: there is nothing
+above G1 to test of an insertion, and G5 (never in these weights) is a matter of lineage, not of probes."""
 
 _WHEN = re.compile(r"n\s*(<|<=|>|>=)\s*(\d{1,9})")
 _BOUNDS: Mapping[Number, str] = {"upper95": "<=", "lower95": ">=", "excess95": "<="}
@@ -148,6 +164,28 @@ def grade(
                 return reached
         reached = rung
     return reached
+
+
+def wanting(
+    verdicts: Mapping[str, Verdict], ops: Collection[Op], reached: Grade
+) -> tuple[Grade, dict[str, Verdict | Literal["NOT_RUN"]]] | None:
+    """The rung above the one that was reached, and the probes that keep a run from it.
+
+    None where no suite could take the run any further.
+    """
+    place = LADDER.index(reached) + 1
+    above = LADDER[place] if place < len(LADDER) else None
+    if above is None or above not in RUNGS or not ops or not set(ops) <= set(RUNGS[above]):
+        return None
+    needed = sorted({probe for op in ops for probe in RUNGS[above][op]})
+    found: dict[str, Verdict | Literal["NOT_RUN"]] = {p: verdicts.get(p, "NOT_RUN") for p in needed}
+    return above, {probe: what for probe, what in found.items() if what not in ("PASS", "SKIPPED")}
+
+
+def untested(verdicts: Mapping[str, Verdict], ops: Collection[Op]) -> tuple[str, ...]:
+    """The probes of the ladder that say nothing of these operations: not run, or with nothing to test."""
+    ladder = {probe for needs in RUNGS.values() for op in ops for probe in needs.get(op, ())}
+    return tuple(sorted(p for p in ladder if verdicts.get(p, "SKIPPED") == "SKIPPED"))
 
 
 def at_least(reached: Grade, asked: Grade | None) -> bool:

@@ -109,6 +109,12 @@ class ProbeReport:
     facts: int
     known: int
     """How many of the facts the base model had the needed baseline for."""
+    above: Grade | None = None
+    """The next rung of the ladder, if probes could grant it ..."""
+    wanting: Mapping[str, str] = field(default_factory=dict)
+    """... and what keeps the run from it: the verdicts of its probes that did not pass, or NOT_RUN."""
+    untested: tuple[str, ...] = ()
+    """Probes of the ladder that were not run or found nothing to test."""
     _texts: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -124,6 +130,8 @@ class ProbeReport:
             "verdict": self.verdict,
             "grade": self.grade,
             "facts": {"n": self.facts, "known": self.known},
+            "next": {"grade": self.above, "wanting": dict(self.wanting)} if self.above else None,
+            "not_tested": list(self.untested),
             "results": [result.to_json() for result in self.results],
         }
 

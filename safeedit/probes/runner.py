@@ -168,6 +168,7 @@ def judge(pack: ProbePack, before: Measurement, after: Measurement) -> ProbeRepo
     )
     if verdict == "PASS" and not gates.at_least(grade, pack.assurance):
         verdict = "INCONCLUSIVE"
+    above, missing = gates.wanting(verdicts, set(baseline), grade) or (None, {})
     return ProbeReport(
         suite=pack.suite.name,
         note=pack.suite.note,
@@ -177,6 +178,9 @@ def judge(pack: ProbePack, before: Measurement, after: Measurement) -> ProbeRepo
         grade=grade,
         facts=len(before.known),
         known=sum(before.known.values()),
+        above=above,
+        wanting=missing,
+        untested=gates.untested(verdicts, set(baseline)),
         _texts={"before": before.texts(), "after": after.texts()},
     )
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from safeedit.probes.base import Figures
-from safeedit.probes.gates import Gate, at_least, decide, grade, overall
+from safeedit.probes.gates import RUNGS, Gate, at_least, decide, grade, overall, untested, wanting
 
 LEAKS = [
     Gate(on="leaks", op="<=", value=0, when="n<149"),
@@ -113,8 +113,33 @@ FAMILIES = {**dict.fromkeys(ERASED, "forgetting"), "forgetting.lens": "forgettin
 
 def test_a_rung_needs_all_its_probes_and_those_below() -> None:
     assert grade(ERASED, FAMILIES, {"erase"}, evidence=True) == "G1"
-    # A lens that passes cannot stand in for the probes of G2, which do not exist.
+    # A lens that passes cannot stand in for the probes of G2.
     assert grade({**ERASED, "forgetting.lens": "PASS"}, FAMILIES, {"erase"}, evidence=True) == "G1"
+    found, families = dict(ERASED), dict(FAMILIES)
+    for rung in ("G2", "G3", "G4"):
+        for probe in sorted(RUNGS[rung]["erase"]):
+            assert grade(found, families, {"erase"}, evidence=True) != rung
+            found[probe], families[probe] = "PASS", "attack"
+        assert grade(found, families, {"erase"}, evidence=True) == rung
+        assert grade({**found, "forgetting.paraphrase": "FAIL"}, families, {"erase"}, evidence=True) == "G0"
+
+
+def test_what_keeps_a_run_from_the_next_rung() -> None:
+    above, missing = wanting({**ERASED, "attack.sampling": "FAIL"}, {"erase"}, "G1") or (None, {})
+    assert above == "G2"
+    assert missing == {p: "NOT_RUN" for p in RUNGS["G2"]["erase"]} | {"attack.sampling": "FAIL"}
+    assert wanting(ERASED, {"erase"}, "G0") == ("G1", {})
+    assert wanting(ERASED, {"erase"}, "G4") is None
+    assert wanting({}, {"erase", "insert"}, "G1") is None
+
+
+def test_a_probe_that_said_nothing_is_named() -> None:
+    found = untested({**ERASED, "attack.sampling": "PASS"}, {"erase"})
+    assert "forgetting.alias" in found
+    assert "attack.relearning" in found
+    assert "forgetting.direct" not in found
+    assert "attack.sampling" not in found
+    assert "success.direct" not in found
 
 
 @pytest.mark.parametrize(

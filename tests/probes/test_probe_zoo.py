@@ -15,6 +15,7 @@ from safeedit.models import generate
 from safeedit.models.generate import Generation
 from safeedit.probes.base import Figures
 from safeedit.probes.controls import ControlFact, Controls
+from safeedit.probes.gates import RUNGS
 from safeedit.probes.match import Answer
 from safeedit.probes.report import ProbeReport
 from safeedit.probes.runner import ProbePack, build_pack, judge, measure
@@ -455,6 +456,8 @@ def test_the_form_of_probes_json(pack: ProbePack, knows: Say, forgot: Say) -> No
         "verdict": "PASS",
         "grade": "G1",
         "facts": {"n": 4, "known": 4},
+        "next": {"grade": "G2", "wanting": dict.fromkeys(sorted(RUNGS["G2"]["erase"]), "NOT_RUN")},
+        "not_tested": sorted(p for rung in ("G2", "G3", "G4") for p in RUNGS[rung]["erase"]),
     }
     assert report["results"][0] == {
         "id": "forgetting.direct",
