@@ -7,6 +7,7 @@ from words import word_tokenizer
 
 from safeedit.editors.contexts import context_texts, own_texts
 from safeedit.errors import ModelError
+from safeedit.models import decode
 from safeedit.models.generate import end_ids, greedy
 
 PROMPTS = [f"w{i} " * (1 + i % 5) + f"w{3 * i}" for i in range(17)]
@@ -19,6 +20,68 @@ def test_batches_agree_with_single_prompts(family):
     alone = [greedy(model, tokenizer, [prompt], max_new_tokens=8)[0] for prompt in PROMPTS]
     assert together == alone
     assert greedy(model, tokenizer, PROMPTS, max_new_tokens=8, token_budget=60) == alone
+
+
+PREAMBLE = " ".join(f"w{7 * i % 79}" for i in range(22))
+SHARING = [f"{PREAMBLE} " + " ".join(f"w{(i * j) % 79}" for j in range(1, 2 + i % 6)) for i in range(30)]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "gptj", "gemma2", "qwen3-local", "phi"])
+def test_a_beginning_that_prompts_share_is_read_once_and_changes_nothing(family, monkeypatch):
+    model, tokenizer = tiny(family), word_tokenizer()
+    alone = [greedy(model, tokenizer, [prompt], max_new_tokens=8)[0] for prompt in (*SHARING, *PROMPTS)]
+    shapes = []
+    own = decode._pass
+
+    def watched(model, ids, *rest):
+        shapes.append(tuple(ids.shape))
+        return own(model, ids, *rest)
+
+    monkeypatch.setattr(decode, "_pass", watched)
+    assert greedy(model, tokenizer, [*SHARING, *PROMPTS], max_new_tokens=8) == alone
+    assert (1, 22) in shapes
+    assert all(rows == 1 or columns < 22 for rows, columns in shapes)
+
+
+def test_a_model_whose_cache_is_not_by_position_reads_every_prompt_whole(monkeypatch):
+    class Other(decode.DynamicLayer):
+        pass
+
+    class Cache(decode.DynamicCache):
+        def __init__(self, config):
+            super().__init__(config=config)
+            self.layers = [Other() for _ in self.layers]
+
+    monkeypatch.setattr(decode, "DynamicCache", Cache)
+    model, tokenizer = tiny("llama"), word_tokenizer()
+    alone = [greedy(model, tokenizer, [prompt], max_new_tokens=4)[0] for prompt in SHARING[:4]]
+    assert greedy(model, tokenizer, SHARING, max_new_tokens=4)[:4] == alone
+
+
+def test_rows_that_ended_leave_the_batch(monkeypatch):
+    """They leave together with those that end later, not only with those that end at the same token."""
+    model, tokenizer = tiny("gpt2"), word_tokenizer()
+    with torch.no_grad():
+        model.transformer.ln_f.bias.add_(4.0 * model.lm_head.weight[2])
+    alone = [greedy(model, tokenizer, [prompt], max_new_tokens=12)[0] for prompt in SHARING]
+    rows = []
+    own = decode._pass
+
+    def watched(model, ids, *rest):
+        rows.append(len(ids))
+        return own(model, ids, *rest)
+
+    monkeypatch.setattr(decode, "_pass", watched)
+    assert greedy(model, tokenizer, SHARING, max_new_tokens=12) == alone
+    going = sum(found.truncated for found in alone)
+    assert rows[-1] <= max(1, going / decode.LEAVE_AT)
+
+
+def test_a_prompt_that_has_its_special_tokens_gets_no_others():
+    model, tokenizer = tiny("llama"), word_tokenizer()
+    assert decode.token_rows(tokenizer, ["w1"], special=False) == [[5]]
+    found = greedy(model, tokenizer, ["w1 w2"], max_new_tokens=4, special=False)
+    assert found == greedy(model, tokenizer, ["w1 w2"], max_new_tokens=4)
 
 
 def test_agrees_with_the_library_that_the_model_is_of():
