@@ -13,6 +13,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -24,6 +25,17 @@ from safeedit.errors import EditorError
 from safeedit.tensors.digest import tensor_digest
 
 Setting = bool | int | float | str
+ROUNDING, COARSE = 1e-4, 2e-3
+"""More than a product of matrices is off by, relative to the lengths of what is multiplied: in float32, and
+in what accelerators may take for it (a mantissa of 10 bits)."""
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Products within are of the type of what is multiplied, also where the rest runs under autocast.
+
+    Whether an input is a key's must not depend on how coarsely the rest is computed.
+    """
+    return torch.autocast(device.type, enabled=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,14 +124,14 @@ class Memory(ABC):
 
     def attach(self, module: nn.Module) -> Callable[[], None]:
         """Put it at `module`; what is returned takes it off again, and is harmless the second time."""
-        return module.register_forward_hook(_Hook(self), with_kwargs=True).remove
+        return module.register_forward_hook(Hook(self), with_kwargs=True).remove
 
     def put(self, module: nn.Module, model: nn.Module) -> Callable[[], None]:
         """As `attach`, for a module of `model`; kinds that look at whole sequences need to know that."""
         return self.attach(module)
 
 
-class _Hook:
+class Hook:
     """A memory at work, its tensors kept on every device that they were asked for on."""
 
     def __init__(self, memory: Memory) -> None:
@@ -127,8 +139,18 @@ class _Hook:
         self.on: dict[torch.device, dict[str, Tensor]] = {}
 
     def __call__(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], given: Any) -> Tensor:
-        taken = args[0] if args else next(iter(kwargs.values()))
-        tensors = self.on.get(taken.device)
-        if tensors is None:
-            tensors = self.on[taken.device] = self.memory.on(taken.device)
-        return self.memory.output(tensors, taken, given)
+        """What the module gives instead."""
+        return self.output(args[0] if args else next(iter(kwargs.values())), given)
+
+    def output(self, taken: Tensor, given: Tensor) -> Tensor:
+        """The memory's output."""
+        return self.memory.output(self.tensors(taken.device), taken, given)
+
+    def tensors(self, device: torch.device) -> dict[str, Tensor]:
+        """The memory's tensors on a device."""
+        found = self.on.get(device)
+        if found is None:
+            # Made once and used in whatever mode comes later; it is made on the CPU.
+            with torch.inference_mode(False), torch.no_grad(), full_precision(torch.device("cpu")):
+                found = self.on[device] = self.memory.on(device)
+        return found

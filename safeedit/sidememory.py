@@ -11,8 +11,10 @@ Padding is known from the attention mask; it never routes.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -20,8 +22,10 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from safeedit.errors import EditorError
-from safeedit.memory import Memory
+from safeedit.memory import COARSE, ROUNDING, Hook, Memory, full_precision
 
+DIRECTIONS = 32
+"""Directions of the key space in which inputs are looked at first."""
 _PARTS = {
     "keys": ("basis", "keys", "limits", "owner", "shift"),
     "activation": ("limits",),
@@ -97,33 +101,116 @@ class SideMemory(Memory):
             return wide @ tensors["change"][which].T
         return wide @ tensors["right"][which].T @ tensors["left"][which].T
 
+    @cached_property
+    def _quick(self) -> dict[str, Tensor]:
+        """What tells quickly that an input is no key's; empty where some limit is too low for that.
+
+        Of an input that is projected to f, a key k with the limit l on its cosine, and some directions
+        in which they are s and t: f.k > l|f| needs s.t > l|f| - |f - s||k - t|, which is never less than
+        |s| sqrt(l^2 - |k - t|^2), however long f - s is.
+        """
+        if self.settings["router"] != "keys":
+            return {}
+        basis, shift, keys, limits = (self.tensors[n].double() for n in ("basis", "shift", "keys", "limits"))
+        turn = torch.linalg.svd(keys, full_matrices=False)[0][:, :DIRECTIONS]
+        turned = turn.T @ keys
+        least = limits.square() - (keys - turn @ turned).square().sum(0)
+        if not bool(((limits > 0) & (least > 0.01)).all()):
+            return {}
+        turned = turned / least.sqrt()
+        quick = {"turn": basis @ turn, "back": -(shift @ turn), "turned": turned}
+        return {name: tensor.float().contiguous() for name, tensor in quick.items()}
+
+    @cached_property
+    def _reach(self) -> tuple[float, float]:
+        """What rounding may do to s.t - |s| is in proportion to: for an input of length one, and for zero."""
+        basis, shift = (torch.linalg.vector_norm(self.tensors[name]) for name in ("basis", "shift"))
+        longest = 1 + torch.linalg.vector_norm(self._quick["turned"], dim=0).max()
+        return float(longest * basis), float(longest * shift)
+
+    def on(self, device: torch.device) -> dict[str, Tensor]:
+        """See `Memory.on`."""
+        return super().on(device) | {name: tensor.to(device) for name, tensor in self._quick.items()}
+
     def routed(self, tensors: Mapping[str, Tensor], taken: Tensor) -> Tensor:
         """(...,) for each input the memory that it is routed to, counted from 1, or 0.
 
         Args:
-            tensors: the memory's own.
+            tensors: the memory's own, with or without what `on` adds.
             taken: (..., taken) inputs.
         """
+        return self.as_tensor(self.found(tensors, taken), taken)
+
+    @staticmethod
+    def as_tensor(found: Mapping[int, int], taken: Tensor) -> Tensor:
+        """What `found` gave for `taken`, as `routed` would."""
+        at = [0] * (taken.numel() // taken.shape[-1])
+        for row, which in found.items():
+            at[row] = which
+        return torch.tensor(at, dtype=torch.long, device=taken.device).view(taken.shape[:-1])
+
+    def found(self, tensors: Mapping[str, Tensor], taken: Tensor) -> dict[int, int]:
+        """`routed` by the number of the input, of those that are."""
         flat = taken.reshape(-1, taken.shape[-1])
+        if flat.requires_grad:
+            flat = flat.detach()
+        near = self._near(tensors, flat)
+        if near is None:
+            return {row: which for row, which in enumerate(self._routed(tensors, flat)) if which}
+        if not near:
+            return {}
+        chosen = flat[torch.tensor(near, device=flat.device)]
+        at = zip(near, self._routed(tensors, chosen), strict=True)
+        return {row: which for row, which in at if which}
+
+    def _near(self, tensors: Mapping[str, Tensor], flat: Tensor) -> list[int] | None:
+        """Which of (inputs, taken) may be routed, as nearly none is; None where that cannot be told.
+
+        This runs for every token that is written, and every call of torch is felt there: so they are
+        few, and what is small is done in Python.
+        """
+        if "turned" not in tensors or not len(flat):
+            return None
+        wide = flat if flat.dtype == torch.float32 else flat.float()
+        short = torch.addmm(tensors["back"], wide, tensors["turn"])
+        if short.dtype != torch.float32:
+            with full_precision(wide.device):
+                return self._near(tensors, wide)
+        highest = (short @ tensors["turned"]).amax(1).tolist()
+        # No input is longer than all of them together.
+        size = float(torch.linalg.vector_norm(wide))
+        slope, least = self._reach
+        slack = (ROUNDING if wide.is_cpu else COARSE) * (slope * size + least)
+        # What is no number is let through.
+        return [
+            row
+            for row, (high, parts) in enumerate(zip(highest, short.tolist(), strict=True))
+            if not high + slack < math.hypot(*parts)
+        ]
+
+    def _routed(self, tensors: Mapping[str, Tensor], flat: Tensor) -> list[int]:
+        """(inputs,) `routed` for (inputs, taken)."""
         if self.settings["router"] == "keys":
-            found = torch.addmm(tensors["shift"], flat.float(), tensors["basis"], beta=-1)
-            near = found @ tensors["keys"]
+            place = torch.addmm(tensors["shift"], flat.float(), tensors["basis"], beta=-1)
+            if place.dtype != torch.float32:
+                with full_precision(flat.device):
+                    return self._routed(tensors, flat)
             # Above the limit as a cosine, without dividing: that would be one more pass over all keys.
-            size = torch.linalg.vector_norm(found, dim=-1, keepdim=True)
-            over = torch.addcmul(near, size, tensors["limits"][None], value=-1.0)
-            if near.numel() and float(over.amax()) <= 0:
-                # Nearly every token that is written; what follows would cost as much again.
-                return torch.zeros(taken.shape[:-1], dtype=torch.long, device=taken.device)
-            best, key = over.max(-1)
-            at = tensors["owner"][key].long()
-        else:
-            norms = [torch.linalg.vector_norm(self.moved(tensors, flat, j), dim=-1) for j in range(len(self))]
-            best, at = (torch.stack(norms, -1) - tensors["limits"]).max(-1)
-        return torch.where(best > 0, at + 1, 0).view(taken.shape[:-1])
+            size = torch.linalg.vector_norm(place, dim=1, keepdim=True)
+            over = torch.addcmul(place @ tensors["keys"], size, tensors["limits"], value=-1.0)
+            best, key = (found.tolist() for found in over.max(1))
+            return [1 + self._owner[k] if above > 0 else 0 for above, k in zip(best, key, strict=True)]
+        norms = [torch.linalg.vector_norm(self.moved(tensors, flat, j), dim=-1) for j in range(len(self))]
+        best, at = (found.tolist() for found in (torch.stack(norms, -1) - tensors["limits"]).max(1))
+        return [1 + which if above > 0 else 0 for above, which in zip(best, at, strict=True)]
+
+    @cached_property
+    def _owner(self) -> list[int]:
+        return [int(owner) for owner in self.tensors["owner"].tolist()]
 
     def output(self, tensors: Mapping[str, Tensor], taken: Tensor, given: Tensor) -> Tensor:
         """See `Memory.output`; for tokens by themselves."""
-        return self.answered(tensors, taken, given, self.routed(tensors, taken))
+        return self._answered(tensors, taken, given, self.found(tensors, taken))
 
     def answered(self, tensors: Mapping[str, Tensor], taken: Tensor, given: Tensor, at: Tensor) -> Tensor:
         """`given` with what the memories of `at` add to it; itself where none does.
@@ -132,17 +219,28 @@ class SideMemory(Memory):
             tensors: the memory's own.
             taken: (..., taken) inputs.
             given: (..., given) the module's own outputs.
-            at: (...,) as `routed` gives it.
+            at: as `routed` gives it, of any shape.
         """
-        flat_at = at.reshape(-1)
-        rows = flat_at.nonzero()[:, 0]
-        if not len(rows):
+        found = {row: which for row, which in enumerate(at.reshape(-1).tolist()) if which}
+        return self._answered(tensors, taken, given, found)
+
+    def _answered(
+        self, tensors: Mapping[str, Tensor], taken: Tensor, given: Tensor, found: Mapping[int, int]
+    ) -> Tensor:
+        """`answered`, with the memories by the number of the input."""
+        if not found:
             return given
+        rows: dict[int, list[int]] = {}
+        for row, which in found.items():
+            rows.setdefault(which, []).append(row)
         flat, inputs = given.reshape(-1, given.shape[-1]).clone(), taken.reshape(-1, taken.shape[-1])
-        for which in sorted(set(flat_at[rows].tolist())):
-            mine = rows[flat_at[rows] == which]
-            moved = self.moved(tensors, inputs[mine], which - 1)
-            flat[mine] = (flat[mine].float() + moved).to(given.dtype)
+        for which, mine in sorted(rows.items()):
+            index = torch.tensor(mine, device=given.device)
+            moved = self.moved(tensors, inputs[index], which - 1)
+            if flat.dtype == moved.dtype:
+                flat.index_add_(0, index, moved)
+            else:
+                flat[index] = (flat[index].float() + moved).to(given.dtype)
         return flat.view_as(given)
 
     def attach(self, module: nn.Module) -> Callable[[], None]:
@@ -166,9 +264,11 @@ class SideMemory(Memory):
 class _Trail(DynamicLayer):  # type: ignore[misc]
     """In a key-value cache: which side memory each token so far was at, (rows, 1, tokens, 1)."""
 
-    def __init__(self, memory: Memory, at: Tensor) -> None:
+    def __init__(self, memory: Memory, at: Tensor, quiet: bool) -> None:
         super().__init__()
         self.memory = memory
+        self.quiet = quiet
+        """Whether certainly none of them was at any, which holds for whatever rows and tokens are taken."""
         self.lazy_initialization(at, at)
         self.keys = self.values = at
 
@@ -179,20 +279,22 @@ class _Call(threading.local):
     mask: Tensor | None = None
     cache: Any = None
     at: Tensor | None = None
+    quiet: bool = False
 
 
-class _Sequences:
+class _Sequences(Hook):
     """A memory at work on whole sequences."""
 
+    memory: SideMemory
+
     def __init__(self, memory: SideMemory) -> None:
-        self.memory = memory
+        super().__init__(memory)
         self.call = _Call()
-        self.on: dict[torch.device, dict[str, Tensor]] = {}
 
     def attach(self, module: nn.Module, base: nn.Module) -> Callable[[], None]:
         handles = [
             base.register_forward_pre_hook(self._begin, with_kwargs=True),
-            module.register_forward_hook(self._give, with_kwargs=True),
+            module.register_forward_hook(self, with_kwargs=True),
             base.register_forward_hook(self._end, with_kwargs=True, always_call=True),
         ]
 
@@ -208,21 +310,22 @@ class _Sequences:
         self.call.cache = kwargs.get("past_key_values")
         self.call.at = None
 
-    def _give(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], given: Any) -> Tensor:
-        taken = args[0] if args else next(iter(kwargs.values()))
-        if taken.device not in self.on:
-            self.on[taken.device] = {n: t.to(taken.device) for n, t in self.memory.tensors.items()}
-        tensors = self.on[taken.device]
-        at = self.memory.routed(tensors, taken)  # (rows, tokens)
-        if self.call.mask is not None:
-            at = at * (self.call.mask[:, -at.shape[1] :] != 0)
-        before = self._trail()
-        whole = at if before is None else torch.cat([before.keys[:, 0, :, 0].long(), at], dim=1)
+    def output(self, taken: Tensor, given: Tensor) -> Tensor:
+        """See `Hook.output`."""
+        tensors, before = self.tensors(taken.device), self._trail()
+        routed = self.memory.found(tensors, taken)
+        self.call.quiet = not routed
+        found = self.memory.as_tensor(routed, taken)  # (rows, tokens)
+        if routed and self.call.mask is not None:
+            found = found * (self.call.mask[:, -found.shape[1] :] != 0)
+        self.call.at = found
+        if self.call.quiet and (before is None or before.quiet):
+            return given
+        whole = found if before is None else torch.cat([before.keys[:, 0, :, 0].long(), found], dim=1)
         # The last token so far that was routed decides.
-        places = torch.arange(whole.shape[1], device=at.device).expand_as(whole)
+        places = torch.arange(whole.shape[1], device=whole.device).expand_as(whole)
         last = torch.where(whole > 0, places, 0).cummax(dim=1).values
-        self.call.at = at
-        return self.memory.answered(tensors, taken, given, whole.gather(1, last)[:, -at.shape[1] :])
+        return self.memory.answered(tensors, taken, given, whole.gather(1, last)[:, -found.shape[1] :])
 
     def _trail(self) -> _Trail | None:
         layers = getattr(self.call.cache, "layers", ())
@@ -239,10 +342,11 @@ class _Sequences:
             before = self._trail()
             if before is not None:
                 before.update(new, new)
+                before.quiet &= self.call.quiet
             else:
                 # Only now, as some caches have no layer before the first pass, and count what they have.
                 cache.layers[:] = [
                     x for x in cache.layers if not (isinstance(x, _Trail) and x.memory is self.memory)
                 ]
-                cache.layers.append(_Trail(self.memory, new))
+                cache.layers.append(_Trail(self.memory, new, self.call.quiet))
         self.call.mask = self.call.cache = self.call.at = None
