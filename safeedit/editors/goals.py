@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from safeedit.editors.rows import Demand
+from safeedit.editors.tables import Table
+
+HELD = 2048
+"""Distributions that are held for some rows; their predictions take as much, several times."""
 
 
 @dataclass(frozen=True)
 class Spots:
     """What is wanted at the spots of some rows, one row after another; all but the table (spots,)."""
 
-    table: Tensor
+    table: Tensor | Table
     """(distributions, vocabulary) probabilities."""
     row: Tensor
     """Index of the row."""
@@ -30,14 +34,22 @@ class Spots:
     """In an erasure the token at which the object would begin to show, or -1."""
 
     @staticmethod
-    def of(demands: Sequence[Demand], table: Tensor) -> Spots:
-        """The spots of `demands`; columns count from a row's first token."""
+    def of(demands: Sequence[Demand], table: Tensor | Table) -> Spots:
+        """The spots of `demands`; columns count from a row's first token.
+
+        Of a table that is not in memory, the distributions that few demands want are held.
+        """
         spots = [
             (row, spot, hard, soft, d.telling[1] if d.telling is not None and d.telling[0] == i else -1)
             for row, d in enumerate(demands)
             for i, (spot, hard, soft) in enumerate(zip(d.row.spots, d.goals.hard, d.goals.soft, strict=True))
         ]
-        return Spots(table, *torch.tensor(spots, device=table.device).view(-1, 5).T)
+        row, column, hard, soft, telling = torch.tensor(spots, device=table.device).view(-1, 5).T
+        if isinstance(table, Table):
+            wanted, place = soft[soft >= 0].unique(return_inverse=True)
+            if len(wanted) <= HELD:
+                table, soft = table[wanted], soft.masked_scatter(soft >= 0, place)
+        return Spots(table, row, column, hard, soft, telling)
 
     def __len__(self) -> int:
         return len(self.row)

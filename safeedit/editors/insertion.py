@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from safeedit.deltas import DenseDelta, LowRankDelta
 from safeedit.editors.rows import Demand, Row
-from safeedit.editors.solve import Factors, Preservation, before_modules, least_change
+from safeedit.editors.solve import Factors, Preservation, before_modules, cholesky, least_change
 from safeedit.models.hooks import inputs_of
 from safeedit.models.segment import Segment
 from safeedit.models.structure import Decoder, Projection
@@ -24,6 +25,15 @@ from safeedit.models.tokens import Batch, pad_around
 
 Solve = Callable[[Tensor, Tensor, Preservation], Factors]
 """From keys, residuals and what is preserved to a change of the weight, as `least_change` does."""
+
+AT_ONCE = 16 * 2**20
+"""Numbers that one activation may have; texts are run in batches as small as that takes."""
+FEWEST = 16
+"""Texts that are run together in any case."""
+KEPT = 128 * 2**20
+"""Bytes of keys, and of states, that are kept from one insertion to the next; beyond, they are run again."""
+TINY = 1e-12
+"""Part of the mean diagonal that is added to a sum of keys, so that it has a factor."""
 
 Share = Callable[[int], float]
 """The part of what is missing that a layer is to bring, by how many layers are left, itself among them."""
@@ -106,11 +116,26 @@ class Insertion:
         projections = segment.decoder.projections
         self.originals = {layer: projections[layer].weight.detach().clone() for layer in layers}
         self.parts: dict[int, list[Factors]] = {layer: [] for layer in layers}
+        inner = max(projections[layer].inner for layer in layers)
+        width, texts = beginnings.batch.input_ids.shape[1], len(beginnings.group)
+        self.batch_rows = max(FEWEST, AT_ONCE // (inner * max(width, 1)))
+        """Texts that are run together."""
+        self.summed = texts * inner * len(self.layers) * 4 > KEPT and (average_keys or texts > inner)
+        """Whether keys are too many to be held: every insertion then runs all texts and sums their keys."""
         self.keys: dict[int, Tensor] = {}
-        """By layer (rows, inner): every text's key when it was last run."""
-        first = self.layers[0]
-        with torch.no_grad():
-            self.entering = segment.run(beginnings.batch, stop=first) if first else None
+        """By layer (rows, inner): every text's key when it was last run; none where keys are summed."""
+        first, weight = self.layers[0], projections[self.layers[0]].weight
+        held = texts * width * segment.decoder.hidden_size * weight.dtype.itemsize <= KEPT
+        self.entering: Tensor | None = None
+        """(rows, columns, hidden_size), what enters the first layer, if that is not too much to be held."""
+        if first and held:
+            every = torch.arange(texts, device=segment.decoder.device)
+            with torch.no_grad():
+                self.entering = torch.cat(
+                    [segment.run(beginnings.batch.rows(part), stop=first) for part in self._parts(every)]
+                )
+        self.stepwise = held
+        """Whether states are taken on from layer to layer; otherwise every layer begins at block 0."""
         self.missing = torch.zeros(beginnings.groups, device=segment.decoder.device)
         """(groups,) what the first insertion left missing, relative to the norm of the value's change."""
 
@@ -124,28 +149,47 @@ class Insertion:
             among: (groups,) those with a value; the others only ask to stay as they are. The first
                 call must be for all of them, which is the default.
         """
-        top, group = self.layers[-1], self.beginnings.group
-        rows = (
-            torch.arange(len(group), device=group.device) if among is None else among[group].nonzero()[:, 0]
-        )
-        batch = self.beginnings.batch.rows(rows)
-        states = self.entering[rows] if self.entering is not None else None
-        wanted: Tensor | None = None
+        group = self.beginnings.group
+        asked = torch.ones_like(group, dtype=torch.bool) if among is None else among[group]
+        rows = torch.arange(len(group), device=group.device)
+        parts = [
+            _Part(part, self.beginnings.batch.rows(part), self._states(part))
+            for part in self._parts(rows if self.summed else rows[asked])
+        ]
         for number, layer in enumerate(self.layers):
-            projection = self.segment.decoder.projections[layer]
-            keys, reached = self._through(batch, states, layer, top)
-            wanted = reached + delta[group[rows]] if wanted is None else wanted
-            gain = (wanted - reached) * self.share(len(self.layers) - number)
-            if projection.after:
-                made: Tensor = projection.module(keys.to(projection.weight.dtype)).float()
-                gain = before_modules(made, gain, projection.after)
-            self._solve(layer, rows, keys, gain)
-            if layer != top:
-                states = self.segment.run(batch, start=layer, stop=layer + 1, hidden=states)
+            sums = _Sums(self) if self.summed else _Kept(self, layer)
+            share = self.share(len(self.layers) - number)
+            for part in parts:
+                keys, gain = self._gain(part, layer, share, delta)
+                sums.add(part.rows, keys, gain * asked[part.rows, None])
+            self._change(layer, self.solve(*sums.constraints(), self.preserved[layer]))
+            if layer != self.layers[-1] and self.stepwise:
+                for part in parts:
+                    part.states = self.segment.run(
+                        part.batch, start=layer, stop=layer + 1, hidden=part.states
+                    )
             progress(number + 1, len(self.layers))
         if among is None and not self.missing.any():
-            assert wanted is not None
-            self._note_missing(batch, states, wanted, delta)
+            self._note_missing(parts, delta)
+
+    def _gain(self, part: _Part, layer: int, share: float, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys of some texts at a layer, (rows, inner), and what its output there is to gain."""
+        projection = self.segment.decoder.projections[layer]
+        keys, reached = self._through(part, layer)
+        if part.wanted is None:
+            part.wanted = reached + delta[self.beginnings.group[part.rows]]
+        gain = (part.wanted - reached) * share
+        if projection.after:
+            made: Tensor = projection.module(keys.to(projection.weight.dtype)).float()
+            gain = before_modules(made, gain, projection.after)
+        return keys, gain
+
+    def _parts(self, rows: Tensor) -> Sequence[Tensor]:
+        parts: Sequence[Tensor] = torch.split(rows, self.batch_rows)
+        return parts
+
+    def _states(self, rows: Tensor) -> Tensor | None:
+        return self.entering[rows] if self.entering is not None else None
 
     def anchor(self, rows: Sequence[Row], weight: float, fill: int) -> None:
         """Count the keys of `rows` at their pivots among those that are preserved: `weight` keys each."""
@@ -166,6 +210,11 @@ class Insertion:
         """By layer (inner, inner): the summed k k^T of the rows' keys, at their pivots or at every token."""
         decoder = self.segment.decoder
         found: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
+        sums: dict[int, Tensor] = {}
+
+        def keep(layer: int, looked_at: Tensor) -> Callable[[Tensor], None]:
+            return lambda keys: found[layer].append(keys[looked_at].float())
+
         for start in range(0, len(rows), batch_rows):
             part = rows[start : start + batch_rows]
             ids = [row.ids if every else row.ids[: row.pivot + 1] for row in part]
@@ -174,16 +223,18 @@ class Insertion:
             if not every:
                 looked_at = torch.zeros_like(looked_at)
                 looked_at[:, -1] = True
-
-            def keep(layer: int, looked_at: Tensor = looked_at) -> Callable[[Tensor], None]:
-                return lambda keys: found[layer].append(keys[looked_at].float())
-
             with ExitStack() as stack:
                 for layer in self.layers:
-                    stack.enter_context(inputs_of(decoder.projections[layer].module, keep(layer)))
+                    module = decoder.projections[layer].module
+                    stack.enter_context(inputs_of(module, keep(layer, looked_at)))
                 self.segment.run(batch, stop=self.layers[-1] + 1)
-        joined_keys = {layer: torch.cat(parts) for layer, parts in found.items()}
-        return {layer: keys.T @ keys for layer, keys in joined_keys.items()}
+            last = start + batch_rows >= len(rows)
+            for layer, parts in found.items():
+                if last or sum(part.numel() for part in parts) > AT_ONCE:
+                    keys = torch.cat(parts)
+                    sums[layer] = sums[layer] + keys.T @ keys if layer in sums else keys.T @ keys
+                    parts.clear()
+        return sums
 
     def hold_anchors(self, part: float) -> None:
         """From now on anchors count for `part` of their weight."""
@@ -194,38 +245,114 @@ class Insertion:
         """The change of each layer over all insertions."""
         return {layer: joined(parts) for layer, parts in self.parts.items() if parts}
 
-    def _through(self, batch: Batch, entering: Tensor | None, start: int, top: int) -> tuple[Tensor, Tensor]:
-        """Keys of block `start`, (rows, inner), and the output of `top`, (rows, hidden), at the pivots."""
+    def _through(self, part: _Part, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys of a layer, (rows, inner), and the output of the last one, (rows, hidden), at the pivots."""
         keys: list[Tensor] = []
-        with inputs_of(self.segment.decoder.projections[start].module, keys.append):
-            states = self.segment.run(batch, start=start, stop=top + 1, hidden=entering)
+        start = layer if self.stepwise else 0
+        with inputs_of(self.segment.decoder.projections[layer].module, keys.append):
+            states = self.segment.run(
+                part.batch, start=start, stop=self.layers[-1] + 1, hidden=part.states if start else None
+            )
         return keys[0][:, -1].float(), states[:, -1].float()
 
-    def _solve(self, layer: int, rows: Tensor, keys: Tensor, gain: Tensor) -> None:
-        """Change one layer so that `keys` of `rows` gain what they must and those of the others nothing."""
-        share, group = self.beginnings.share[:, None], self.beginnings.group
-        known = self.keys.setdefault(layer, torch.zeros(len(group), keys.shape[1], device=keys.device))
-        known[rows] = keys
-        gains = torch.zeros(len(group), gain.shape[1], device=gain.device)
-        gains[rows] = gain
-        if self.average:
-            constraints = self._mean(known * share.square()), self._mean(gains * share.square())
-        else:
-            constraints = known * share, gains * share
-        self.parts[layer].append(self.solve(*constraints, self.preserved[layer]))
+    def _change(self, layer: int, factors: Factors) -> None:
+        """Let a layer change by this, too."""
         projection = self.segment.decoder.projections[layer]
-        change = projection.oriented(joined(self.parts[layer]).dense())
+        parts = self.parts[layer]
+        parts.append(factors)
+        whole = joined(parts)
+        dense = whole.dense()
+        change = projection.oriented(dense)
         projection.weight.copy_((self.originals[layer].float() + change).to(projection.weight.dtype))
+        # Every insertion brings ranks; where they take more than the change itself, that alone is kept.
+        if whole.left.numel() + whole.right.numel() > max(AT_ONCE, 2 * dense.numel()):
+            parts[:] = [Factors(torch.eye(len(dense), device=dense.device), dense)]
+
+    def _note_missing(self, parts: Sequence[_Part], delta: Tensor) -> None:
+        top, groups = self.layers[-1], self.beginnings.groups
+        for part in parts:
+            assert part.wanted is not None
+            group = self.beginnings.group[part.rows]
+            left = (part.wanted - self._through(part, top)[1]).norm(dim=1)
+            self.missing.index_add_(0, group, left / delta[group].norm(dim=1).clamp(min=1e-6))
+        self.missing.div_(torch.bincount(self.beginnings.group, minlength=groups))
+
+
+@dataclass
+class _Part:
+    """Texts that are run together, and how far they have come."""
+
+    rows: Tensor
+    batch: Batch
+    states: Tensor | None
+    """(rows, columns, hidden_size), what enters the layer that comes next."""
+    wanted: Tensor | None = None
+    """(rows, hidden_size), what the last layer shall give at the pivots."""
+
+
+class _Kept:
+    """The constraints of one layer, with the keys that texts which are not run now had when they were."""
+
+    def __init__(self, of: Insertion, layer: int) -> None:
+        inner, device = of.segment.decoder.projections[layer].inner, of.segment.decoder.device
+        self.of, self.count = of, len(of.beginnings.group)
+        self.keys = of.keys.setdefault(layer, torch.zeros(self.count, inner, device=device))
+        self.gains = torch.zeros(self.count, of.segment.decoder.hidden_size, device=device)
+
+    def add(self, rows: Tensor, keys: Tensor, gain: Tensor) -> None:
+        """Some texts' keys, (rows, inner), and what they shall gain, (rows, hidden_size)."""
+        self.keys[rows], self.gains[rows] = keys, gain
+
+    def constraints(self) -> tuple[Tensor, Tensor]:
+        """Keys and gains, one row a constraint."""
+        share = self.of.beginnings.share[:, None]
+        if not self.of.average:
+            return self.keys * share, self.gains * share
+        return self._mean(self.keys * share.square()), self._mean(self.gains * share.square())
 
     def _mean(self, rows: Tensor) -> Tensor:
-        total = torch.zeros(self.beginnings.groups, rows.shape[1], device=rows.device)
-        return total.index_add_(0, self.beginnings.group, rows)
+        total = torch.zeros(self.of.beginnings.groups, rows.shape[1], device=rows.device)
+        return total.index_add_(0, self.of.beginnings.group, rows)
 
-    def _note_missing(self, batch: Batch, states: Tensor | None, wanted: Tensor, delta: Tensor) -> None:
-        top, group = self.layers[-1], self.beginnings.group
-        left = (wanted - self._through(batch, states, top, top)[1]).norm(dim=1)
-        left = left / delta[group].norm(dim=1).clamp(min=1e-6)
-        self.missing.index_add_(0, group, left).div_(torch.bincount(group, minlength=self.beginnings.groups))
+
+class _Sums:
+    """The constraints of one layer as sums over all texts.
+
+    Averages are sums in any case. Without them, there are more texts than directions, so that keys K and
+    gains R count by K^T K and K^T R alone: as many constraints as there are directions say the same.
+    """
+
+    def __init__(self, of: Insertion) -> None:
+        self.of, self.sums = of, list[Tensor]()
+
+    def add(self, rows: Tensor, keys: Tensor, gain: Tensor) -> None:
+        """See `_Kept.add`."""
+        share, group = self.of.beginnings.share[rows, None], self.of.beginnings.group[rows]
+        if self.of.average:
+            found = [
+                torch.zeros(self.of.beginnings.groups, part.shape[1], device=part.device).index_add_(
+                    0, group, part * share.square()
+                )
+                for part in (keys, gain)
+            ]
+        else:
+            found = [(keys * share).T.double() @ (part * share).double() for part in (keys, gain)]
+        self.sums = [a.add_(b) for a, b in zip(self.sums, found, strict=True)] if self.sums else found
+
+    def constraints(self) -> tuple[Tensor, Tensor]:
+        """See `_Kept.constraints`.
+
+        There is one row of zeros more than directions, so that an algebra that takes no more
+        constraints than those refuses these, too.
+        """
+        keys, gains = self.sums
+        if self.of.average:
+            return keys, gains
+        system = keys + TINY * keys.diagonal().mean() * torch.eye(len(keys), device=keys.device)
+        factor = cholesky(system)
+        found = factor.T, torch.linalg.solve_triangular(factor, gains, upper=False)
+        first, second = (functional.pad(part.float(), (0, 0, 0, 1)) for part in found)
+        return first, second
 
 
 def joined(parts: Sequence[Factors]) -> Factors:

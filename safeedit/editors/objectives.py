@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from safeedit.editors.rows import Demand, Goals, Row, Site, Task, Text, rows_of
+from safeedit.editors.tables import AT_ONCE, Table
 from safeedit.errors import EditorError, UsageError
 from safeedit.models.segment import Segment
 from safeedit.models.tokens import pad, pad_id
@@ -31,6 +32,8 @@ Erasure = Literal["neutral", "entropy", "lens", "refusal"]
 REFUSAL = "not known."
 PLACEBOS = 6
 PLACEBO_SEED = 7919
+KEYS = 128
+"""Templates and objects for which invented names are asked at once."""
 ESSENCE = "{subject} is a"
 
 SURE = 0.5
@@ -46,7 +49,8 @@ _Answer = tuple[str, str, str]
 class _Place:
     """Where the distributions for one template and object stand in the table, and the telling spot."""
 
-    table: tuple[int, ...]
+    first: int
+    count: int
     telling: int
 
 
@@ -142,17 +146,23 @@ class _Builder:
         rows = rows_of(self.tokenizer, [text for _, _, text in self.asked], self.aim.site)
         kept = [(group, text) for (group, _), text in self.kept.items()]
         kept_rows = rows_of(self.tokenizer, [text for _, text in kept])
-        neutral, places = self._neutral(rows)
-        own = self._distributions(kept_rows)
+        unknown = self._unknown(rows)
+        count = sum(len(row.spots) for row in (*unknown.values(), *kept_rows))
+        table = Table(self.segment.decoder, count)
+        places = self._neutral(unknown, table)
+        own = len(table)
+        for predictions, states in self._predictions(kept_rows):
+            table.add(predictions, states[:, None])
         ends = self._endings(rows)
         demands = [
             self._demand(group, edit, text, row, places, ends)
             for (group, edit, text), row in zip(self.asked, rows, strict=True)
         ]
         for index, ((group, _), row) in enumerate(zip(kept, kept_rows, strict=True)):
-            goals = Goals.distributions([len(neutral) + index])
+            goals = Goals.distributions([own + index])
             demands.append(Demand(group, row, goals, weight=self.aim.keep_weight, keep=True))
-        return Task(groups, tuple(demands), torch.cat([neutral, own]))
+        whole = table.whole()
+        return Task(groups, tuple(demands), table if whole is None else whole)
 
     def _demand(
         self,
@@ -172,7 +182,7 @@ class _Builder:
         if self.aim.erasure == "entropy":
             return Demand(group, row, Goals.even(len(row.spots)), bare=not text.before)
         place = places[text.template, text.continuation, edit.about]
-        goals = Goals.distributions(place.table)
+        goals = Goals.distributions(range(place.first, place.first + place.count))
         telling = (place.telling, row.wanted[place.telling])
         return Demand(group, row, goals, bare=not text.before, telling=telling)
 
@@ -192,55 +202,61 @@ class _Builder:
                 if self._answers(edit) and not text.before:
                     key = text.template, text.subject, text.continuation
                     found.setdefault(key, replace(row, spots=(len(row.ids) - 1,)))
-        tops = [part.max(-1) for part in self._predictions(list(found.values()))]
+        tops = [part.max(-1) for part, _ in self._predictions(list(found.values()))]
         if not tops:
             return {}
         p, token = (torch.cat(parts).tolist() for parts in zip(*tops, strict=True))
         return {key: t for key, t, sure in zip(found, token, p, strict=True) if sure >= SURE}
 
-    def _neutral(self, rows: list[Row]) -> tuple[Tensor, dict[_Key, _Place]]:
-        """Distributions for invented names, by (template, object, kind of subject): one a spot."""
-        vocabulary, device = self.segment.decoder.vocabulary, self.segment.decoder.device
+    def _unknown(self, rows: list[Row]) -> dict[_Key, Row]:
+        """Of what distributions for invented names are wanted, each with one of its rows."""
         unique: dict[_Key, Row] = {}
         if self.aim.erasure in ("neutral", "lens"):
             for (_, edit, text), row in zip(self.asked, rows, strict=True):
                 if edit.op == "erase":
                     unique.setdefault((text.template, text.continuation, edit.about), row)
-        if not unique:
-            return Task.empty_table(vocabulary, device), {}
-        texts = [
-            Text("", template, name, says)
-            for template, says, about in unique
-            for name in placebo_names(placebo_kind(about), PLACEBOS, PLACEBO_SEED)
-        ]
-        placebo_rows = rows_of(self.tokenizer, texts)
-        found = self._distributions(placebo_rows)
-        table: list[Tensor] = []
-        places: dict[_Key, _Place] = {}
-        at = 0
-        for number, (key, row) in enumerate(unique.items()):
-            count = len(row.spots)
-            own = placebo_rows[number * PLACEBOS : (number + 1) * PLACEBOS]
-            if any(r.wanted != row.wanted for r in own):
-                raise EditorError("the tokenizer splits an object differently after different names")
-            mean = found[at : at + count * PLACEBOS].view(PLACEBOS, count, -1).mean(0)
-            at += count * PLACEBOS
-            wanted = torch.tensor(row.wanted, device=device)
-            telling = telling_spot(mean, wanted)
-            places[key] = _Place(tuple(range(len(table), len(table) + count)), telling)
-            table += list(without_object(mean, wanted, telling))
-        return torch.stack(table), places
+        return unique
 
-    def _distributions(self, rows: list[Row]) -> Tensor:
-        """(spots of all rows in order, vocabulary) what the model itself predicts."""
-        parts = list(self._predictions(rows))
-        if parts:
-            return torch.cat(parts)
-        return Task.empty_table(self.segment.decoder.vocabulary, self.segment.decoder.device)
+    def _neutral(self, unknown: dict[_Key, Row], table: Table) -> dict[_Key, _Place]:
+        """Put distributions for invented names into the table, one a spot; where they stand.
+
+        Names are asked some at a time, and of each batch only the mean over names stays.
+        """
+        places: dict[_Key, _Place] = {}
+        keys = list(unknown)
+        for start in range(0, len(keys), KEYS):
+            some = keys[start : start + KEYS]
+            texts = [
+                Text("", template, name, says)
+                for template, says, about in some
+                for name in placebo_names(placebo_kind(about), PLACEBOS, PLACEBO_SEED)
+            ]
+            rows = rows_of(self.tokenizer, texts)
+            for number, key in enumerate(some):
+                own = rows[number * PLACEBOS : (number + 1) * PLACEBOS]
+                if any(row.wanted != unknown[key].wanted for row in own):
+                    raise EditorError("the tokenizer splits an object differently after different names")
+            found = self._predictions(rows)
+            sizes = [len(unknown[key].spots) for key in some]
+            blocks = regrouped(found, [PLACEBOS * size for size in sizes])
+            for key, count, (predictions, states) in zip(some, sizes, blocks, strict=True):
+                mean = predictions.view(PLACEBOS, count, -1).mean(0)
+                wanted = torch.tensor(unknown[key].wanted, device=mean.device)
+                telling = telling_spot(mean, wanted)
+                places[key] = _Place(len(table), count, telling)
+                table.add(
+                    without_object(mean, wanted, telling),
+                    states.view(PLACEBOS, count, -1).transpose(0, 1),
+                    (telling, int(wanted[telling])),
+                )
+        return places
 
     @torch.no_grad()
-    def _predictions(self, rows: list[Row], batch: int = 256) -> Iterator[Tensor]:
-        """As `_distributions`, in parts.
+    def _predictions(self, rows: list[Row], batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the model itself predicts at the spots of all rows in order, in parts.
+
+        Yields:
+            ``(predictions, states)``, (spots, vocabulary) and the final hidden states, (spots, hidden_size).
 
         Raises:
             EditorError: they are not finite.
@@ -252,10 +268,23 @@ class _Builder:
             final = self.segment.run(padded)
             where = [(i, spot) for i, row in enumerate(part) for spot in row.spots]
             index = torch.tensor(where, device=decoder.device)
-            found = decoder.logits(final[index[:, 0], index[:, 1]]).float().softmax(-1)
-            if not torch.isfinite(found).all():
-                raise EditorError("the model's predictions are not finite")
-            yield found
+            wanted = final[index[:, 0], index[:, 1]]
+            for states in torch.split(wanted, max(1, AT_ONCE // decoder.vocabulary)):
+                found = decoder.logits(states).float().softmax(-1)
+                if not torch.isfinite(found).all():
+                    raise EditorError("the model's predictions are not finite")
+                yield found, states
+
+
+def regrouped(parts: Iterator[tuple[Tensor, ...]], sizes: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
+    """The same rows in parts of the given sizes; no more than a part and a size of them are held."""
+    held: tuple[Tensor, ...] = ()
+    for size in sizes:
+        while not held or len(held[0]) < size:
+            more = next(parts)
+            held = more if not held else tuple(torch.cat(pair) for pair in zip(held, more, strict=True))
+        yield tuple(one[:size] for one in held)
+        held = tuple(one[size:] for one in held)
 
 
 def telling_spot(distributions: Tensor, wanted: Tensor) -> int:

@@ -19,6 +19,9 @@ from safeedit.errors import UsageError
 from safeedit.models.tokens import Tokens, tokenise
 from safeedit.triples.catalogue import SUBJECT
 
+TEXTS = 1024
+"""Texts tokenised at once."""
+
 
 @dataclass(frozen=True, repr=False)
 class Text:
@@ -80,8 +83,13 @@ def rows_of(tokenizer: Any, texts: Sequence[Text], site: Site = "subject") -> li
     Raises:
         UsageError: a continuation has no token of its own.
     """
-    found = tokenise(tokenizer, [text.whole() for text in texts])
-    return [_row(text, tokens, site) for text, tokens in zip(texts, found, strict=True)]
+    found: list[Row] = []
+    # Offsets take many times what ids do, and are wanted for a moment only.
+    for start in range(0, len(texts), TEXTS):
+        part = texts[start : start + TEXTS]
+        tokens = tokenise(tokenizer, [text.whole() for text in part])
+        found += [_row(text, of, site) for text, of in zip(part, tokens, strict=True)]
+    return found
 
 
 def _row(text: Text, tokens: Tokens, site: Site) -> Row:
@@ -149,8 +157,9 @@ class Task:
 
     groups: int
     demands: tuple[Demand, ...]
-    table: Tensor
-    """(distributions, vocabulary) probabilities that soft goals point into; may have no row."""
+    table: Any
+    """(distributions, vocabulary) probabilities that soft goals point into, a tensor that may have no row;
+    or a `Table`, where they are too many to be held."""
 
     def bare(self) -> Task:
         """Only the rows with nothing before the prompt."""

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from safeedit.editors.goals import Spots
+from safeedit.editors.journal import remembered, state_of
 from safeedit.editors.rows import Demand, Task
+from safeedit.editors.tables import Table
 from safeedit.errors import EditorError
 from safeedit.models.hooks import first_tensor
 from safeedit.models.segment import Prefix, Segment
@@ -106,14 +108,16 @@ def search(
     done = 0
     searched = range(task.groups) if among is None else among.nonzero()[:, 0].tolist()
     for groups, demands in _chunks(task, searched, settings.batch_rows):
-        found = _Chunk(segment, layer, demands, groups, task.table, settings, fill, beside).run()
+        chunk = _Chunk(segment, layer, demands, groups, task.table, settings, fill, beside)
+        found = remembered(chunk.state, chunk.run)
         index = torch.tensor(groups, device=device)
-        delta[index], loss[index], steps[index], norm[index] = (
-            found.delta,
-            found.loss,
-            found.steps,
-            found.norm,
-        )
+        for whole, part in (
+            (delta, found.delta),
+            (loss, found.loss),
+            (steps, found.steps),
+            (norm, found.norm),
+        ):
+            whole[index] = part.to(device)
         done += len(groups)
         if progress is not None:
             progress(done, len(searched))
@@ -176,7 +180,7 @@ class _Chunk:
         layer: int,
         demands: list[Demand],
         groups: list[int],
-        table: Tensor,
+        table: Tensor | Table,
         settings: Search,
         fill: int,
         beside: nn.Module | None = None,
@@ -255,6 +259,18 @@ class _Chunk:
             if going.sum() < 0.85 * len(view.rows):
                 view = self._view(going.nonzero()[:, 0])
         return Values(delta[0], final, taken, delta[0].norm(dim=1) / self.scale)
+
+    def state(self) -> str:
+        """Digest of all that the result depends on but the blocks above `layer`, which no search changes."""
+        spots, wanted = self.spots, self.spots.soft[self.spots.soft >= 0]
+        parts = [self.hidden, *vars(self.batch).values(), self.group, self.scale, self.column]
+        parts += [self.row_weight, self.told_weight, self.judged_weight, spots.table[wanted]]
+        parts += [spots.row, spots.column, spots.hard, spots.soft, spots.telling]
+        if self.prefix is not None:
+            parts += [*self.prefix.keys[self.start :], *self.prefix.values[self.start :], self.prefix.mask]
+        if self.beside is not None:
+            parts += self.segment.decoder.blocks[self.layer].parameters()
+        return state_of(f"{self.settings}|{self.layer}", parts)
 
     def _view(self, rows: Tensor) -> _View:
         spots, place = self.spots.among(rows, len(self.hidden))

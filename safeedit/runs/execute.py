@@ -31,6 +31,7 @@ from safeedit.runs.measuring import Progress, measured, nothing_known, pack_for
 from safeedit.runs.options import ModelSource, cache_folder, get_model
 from safeedit.runs.outcome import Run
 from safeedit.runs.record import EditorRecord
+from safeedit.runs.resume import arithmetic, resumable
 from safeedit.tensors.atomic import atomic_write
 from safeedit.triples.facts import Fact
 
@@ -66,7 +67,7 @@ def apply(
             run (or its folder), to go on from the model that it left. A loaded model is left bit for
             bit as it is, which takes a copy of it in main memory.
         out: the run folder; `runs/<policy id>-<time>` by default. An unfinished run of the same
-            policy in it is started again.
+            policy in it is started again, and goes on with what its edit had found.
         editor: name of an editor, in place of the policy's or of the default.
         params: its settings, in place of the policy's of the same name.
         suite: name or file of a probe suite, in place of the policy's.
@@ -291,7 +292,9 @@ class _Execution:
             status="editing",
             editor=EditorRecord(name=job.editor.name, params=_plain(folder, settings)),
         )
-        with self._stage("edit"):
+        about = {"base": folder.record.digests[stored.BASE], "versions": folder.record.versions}
+        about |= {"arithmetic": arithmetic(loaded.device)}
+        with self._stage("edit"), resumable(folder.vault, about):
             patch = job.editor.edit(
                 loaded.model,
                 loaded.tokenizer,

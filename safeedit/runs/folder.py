@@ -27,6 +27,7 @@ from safeedit.runs.manifest import LOG, NEXT_PREFIX, list_files, next_path, reco
 from safeedit.runs.plain import check_plain
 from safeedit.runs.record import FINAL, RECORD, SEALED, LogRecord, RunRecord, Verdict
 from safeedit.runs.redact import Redactor
+from safeedit.runs.resume import left_by
 from safeedit.runs.seal import SEAL_KEY, current_record, read_record, recover
 from safeedit.runs.vault import Vault
 from safeedit.runs.verify import inspect_run
@@ -62,7 +63,7 @@ class RunFolder:
 
         Args:
             path: a folder that does not exist, is empty, or holds a run of the same policy that did
-                not come to its end; of that one only the log stays.
+                not come to its end; of that one only the log stays, and values that it found (`resume`).
             run_id: the policy's id.
             restart: whether such an unfinished run may be replaced.
             clock: gives the time for log and record.
@@ -82,8 +83,11 @@ class RunFolder:
         run = cls(folder, record, clock, lock)
         try:
             earlier = _earlier(folder, run_id, restart)
+            found = left_by(folder, earlier.uuid) if earlier is not None else {}
             _clear(folder, earlier)
             run._begin(earlier)
+            for name, value in found.items():
+                run.vault.put(name, value)
         except BaseException:
             if new:
                 shutil.rmtree(folder)

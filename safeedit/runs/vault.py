@@ -76,6 +76,11 @@ class Vault:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         atomic_write(self._folder / f"{name}.bin", blob)
 
+    def remove(self, name: str) -> None:
+        """Take an entry out; whether or not it is there."""
+        self._bound_to(name)
+        (self._folder / f"{name}.bin").unlink(missing_ok=True)
+
     def encrypt(self, name: str, value: object) -> bytes:
         """The bytes that `put` would write, for `RunFolder.update` to write into a finished run."""
         text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

@@ -7,6 +7,7 @@ import torch
 from families import FAMILIES, tiny
 from words import word_tokenizer
 
+from safeedit.editors.journal import JOURNAL
 from safeedit.editors.objectives import Aim, build_task, telling_spot, without_object
 from safeedit.editors.rows import Text, rows_of
 from safeedit.editors.values import Search, search
@@ -91,6 +92,68 @@ def test_groups_that_are_done_stand_still():
         found = search(segment, 1, task(segment), dataclasses.replace(LOOK, steps=10, stop=1e9), fill=0)
     assert not found.steps.any()
     assert not found.delta.any()
+
+
+class Noted:
+    """A journal in a dictionary."""
+
+    def __init__(self):
+        self.known, self.taken = {}, 0
+
+    def found(self, state):
+        self.taken += state in self.known
+        return self.known.get(state)
+
+    def note(self, state, values):
+        self.known[state] = values
+
+
+@pytest.fixture
+def journal():
+    kept = Noted()
+    token = JOURNAL.set(kept)
+    yield kept
+    JOURNAL.reset(token)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_what_was_found_is_taken_where_it_would_be_found_again_and_nowhere_else(journal, family):
+    model = tiny(family)
+    decoder = find_decoder(model)
+    segment = Segment(decoder)
+    usual = dataclasses.replace(LOOK, steps=3)
+    beside = decoder.projections[1].module
+    erased = [Edit("erase", "w30 w31", "r", PROMPTS, None, "w40 w41")]
+
+    def found(settings=usual, edits=EDITS, layer=1, **options):
+        """The values, and whether they were in the journal."""
+        before = journal.taken
+        values = search(segment, layer, task(segment, edits), settings, 0, **options)
+        return values, journal.taken > before
+
+    with frozen(model):
+        first, taken = found()
+        assert not taken
+        again, taken = found()
+        assert taken
+        assert torch.equal(first.delta, again.delta)
+        assert torch.equal(first.steps, again.steps)
+        # Another setting, layer, request or way of searching is another search.
+        others = [
+            {"settings": dataclasses.replace(usual, rate=0.31)},
+            {"layer": 2},
+            {"edits": [EDITS[0], dataclasses.replace(EDITS[1], target="w44")]},
+            {"edits": EDITS[:1]},
+            {"edits": erased},
+            {"beside": beside},
+        ]
+        for other in others:
+            assert not found(**other)[1]
+            assert found(**other)[1]
+        # So is one in a model that was changed below, or in the module beside.
+        decoder.projections[1].weight[0, 0] += 0.5
+        assert not found()[1]
+        assert not found(beside=beside)[1]
 
 
 def test_only_the_groups_asked_for_are_searched():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -138,3 +140,26 @@ def test_conflicts_among_thousands_are_found_at_once(canned: None, tmp_path: Pat
     with pytest.raises(safeedit.errors.UsageError, match="and 1175 more"):
         safeedit.plan(policy, run)
     assert time.process_time() - start < 10
+
+
+def test_the_benchmark_asks_for_a_fact_of_each_of_as_many_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    large = importlib.import_module("large")
+    large.written(tmp_path, 2000, "grace", {"steps": 5}, "smoke")
+    request = read_request(tmp_path / "policy.yaml")
+    assert len({fact.subject for fact in request.facts}) == len(request.facts) == 2000
+    assert request.policy.editor is not None
+    assert request.policy.editor.params == {"steps": 5}
+
+
+def test_what_a_command_takes_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    large = importlib.import_module("large")
+    work = "import time\nwhile time.process_time() < {}: pass\nraise SystemExit(3)"
+    much, little = (large.measured([sys.executable, "-c", work.format(n)], tmp_path) for n in (0.6, 0.0))
+    assert much.processor > 0.6 > little.processor
+    assert 0 < little.peak < 10_000
+    with pytest.raises(SystemExit, match="ended with 4"):
+        large.measured([sys.executable, "-c", "raise SystemExit(4)"], tmp_path)
