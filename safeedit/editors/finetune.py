@@ -28,7 +28,7 @@ from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.contexts import context_texts
 from safeedit.editors.objectives import Aim, Erasure, build_task
-from safeedit.editors.prepared import Kept, Prepared
+from safeedit.editors.prepared import Kept, Lean, Prepared
 from safeedit.editors.rows import Demand, rows_of
 from safeedit.editors.settings import (
     AnswerParams,
@@ -128,19 +128,18 @@ class FineTuning(Editor):
         aim = Aim(self._objective(), ("", *contexts), params.retain, end=params.end)
         task = build_task(segment, tokenizer, job.edits, aim).task
         asked = self._asked([d for d in task.demands if not d.keep])
-        kept = [d.row for d in task.demands if d.keep]
-        if params.anchors and params.retain:
-            kept += rows_of(tokenizer, anchor_texts(job.edits, params.anchors))
-        kept += rows_of(tokenizer, control_texts(job.controls))
+        named = [d.row for d in task.demands if d.keep] + rows_of(tokenizer, control_texts(job.controls))
+        others = rows_of(tokenizer, anchor_texts(job.edits, params.anchors)) if params.anchors else []
+        kept = [*named, *others] if params.retain else []
         names, weights = self._weights(job, layers)
         fill, lowest = pad_id(tokenizer), layers[0]
-        goals = Asked(
-            Prepared(segment, lowest, [d.row for d in asked], fill), asked, task.table, self._goal()
-        )
-        others = Kept(Prepared(segment, lowest, kept, fill)) if kept and params.retain else None
+        rows = [*(d.row for d in asked), *kept]
+        prepared = Prepared(segment, lowest, rows, fill, Lean.of(segment, lowest, weights.weights))
+        goals = Asked(prepared, asked, task.table, self._goal())
+        staying = Kept(prepared, len(asked), len(asked) + len(named)) if kept else None
         with trained(weights.weights):
             epochs, outcome = train(
-                goals, others, weights, params.epochs, params.batch_rows, params.retain, job.seed, job.report
+                goals, staying, weights, params.epochs, params.batch_rows, params.retain, job.seed, job.report
             )
             made = dict(zip(names, weights.changes(), strict=True))
         return Made(

@@ -29,6 +29,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from safeedit.editors.adam import MOMENTS, move
 from safeedit.editors.anchors import anchor_texts, control_texts
 from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
@@ -252,12 +253,12 @@ class _Search:
             if step == params.steps or not active.any():
                 break
             (gradient,) = torch.autograd.grad(total, leaf)
+            one, two = MOMENTS
+            first = one * first + (1 - one) * gradient
+            second = two * second + (1 - two) * gradient.square()
             # In units of the stream, so that one rate fits every model.
-            first = 0.9 * first + 0.1 * gradient
-            second = 0.99 * second + 0.01 * gradient.square()
-            move = first / (1 - 0.9 ** (step + 1))
-            move = move / ((second / (1 - 0.99 ** (step + 1))).sqrt() + 1e-12)
-            value = torch.where(active[:, None], value - params.rate * unit * move, value)
+            length = params.rate * unit
+            value = torch.where(active[:, None], value - length * move(first, second, step + 1), value)
             if int(active[self.entry].sum()) < 0.85 * len(view.entry):
                 view = self._view(active)
         return value, step

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from safeedit.editors import adam
 from safeedit.editors.goals import Spots
 from safeedit.editors.rows import Demand
 from safeedit.editors.sharding import Masked
@@ -19,9 +20,6 @@ from safeedit.errors import EditorError
 from safeedit.models.hooks import inputs_of
 from safeedit.models.segment import Segment
 from safeedit.models.tokens import pad_around
-
-MOMENTS = (0.9, 0.99)
-"""Adam's."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,10 @@ class Training:
                 break
             active = open_
             result.steps += 1
-            move = gradient if way.method == "sgd" else _adam(first, second, gradient, result.steps)
+            move = gradient
+            if way.method != "sgd":
+                adam.remember(first, second, gradient)
+                move = adam.move(first, second, result.steps)
             step = -way.rate * self.unit * move
             if solver is not None:
                 step = torch.where(open_[:, None], step, 0.0)
@@ -245,11 +246,3 @@ class Training:
             loss = (other - margins.alpha).clamp(min=0) + (margins.gamma - (mine - other)).clamp(min=0)
             (gradient,) = torch.autograd.grad(loss.mean(), leaf)
         return gradient
-
-
-def _adam(first: Tensor, second: Tensor, gradient: Tensor, step: int) -> Tensor:
-    """Adam's move for a gradient; both moments are updated."""
-    one, two = MOMENTS
-    first.lerp_(gradient, 1 - one)
-    second.lerp_(gradient.square(), 1 - two)
-    return first / (1 - one**step) / ((second / (1 - two**step)).sqrt() + 1e-12)

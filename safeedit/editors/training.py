@@ -16,17 +16,19 @@ import torch
 from torch import Tensor
 
 from safeedit.deltas import DenseDelta, WeightDelta
+from safeedit.editors import adam
 from safeedit.editors.base import Progress
 from safeedit.editors.goals import Spots
-from safeedit.editors.prepared import Kept, Prepared
+from safeedit.editors.prepared import BATCH, Kept, Prepared
 from safeedit.editors.rows import Demand
 from safeedit.errors import EditorError
 
 MOMENTS = (0.9, 0.98)
 """Adam's; the second is short, as a training has a few dozen steps."""
 
-KEPT_PER_ROW = 2
-"""Kept rows in a step for each row that is asked for; with one, neighbours pay for the shorter epochs."""
+KEPT_PER_ROW = 1
+"""Kept rows of each kind in a step for each row that is asked for. They cost as much as those; with fewer of
+what edits themselves name, it is their subjects whose other answers go."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Outcome:
 
 
 class Asked:
-    """Rows with goals."""
+    """Rows with goals: the first of `rows`, one for each demand."""
 
     def __init__(self, rows: Prepared, demands: Sequence[Demand], table: Tensor, goal: Goal) -> None:
         self.rows, self.goal = rows, goal
@@ -64,7 +66,10 @@ class Asked:
 
     def loss(self, rows: Tensor) -> tuple[Tensor, Outcome]:
         """The mean loss of `rows`, to be trained on, and how far each of them is."""
-        log_p, index = self.rows.run(rows)
+        return self.judged(rows, *self.rows.run(rows))
+
+    def judged(self, rows: Tensor, log_p: Tensor, index: Tensor) -> tuple[Tensor, Outcome]:
+        """As `loss`, of what `Prepared.run` gave for `rows`."""
         spots = self.spots[index]
         losses = spots.losses(log_p)
         told, p = spots.told(log_p)
@@ -80,7 +85,8 @@ class Asked:
     @torch.no_grad()
     def look(self) -> Outcome:
         """How far all rows are."""
-        found = [self.loss(part)[1] for part in self.rows.parts()]
+        everything = torch.arange(len(self.count), device=self.rows.device)
+        found = [self.loss(part)[1] for part in torch.split(everything, BATCH)]
         return Outcome(
             torch.cat([o.loss for o in found]),
             torch.cat([o.leak for o in found]),
@@ -134,7 +140,7 @@ class Trainable(Protocol):
 
 
 class Adam:
-    """Adam on some tensors in place, with steps in units of each one's own scale (arXiv 1412.6980)."""
+    """Adam on some tensors in place, with steps in units of each one's own scale."""
 
     def __init__(self, tensors: Sequence[Tensor], units: Sequence[Tensor], rate: float) -> None:
         self.tensors, self.units, self.rate = tensors, units, rate
@@ -146,13 +152,10 @@ class Adam:
     def step(self, gradients: Sequence[Tensor]) -> None:
         """One step against the gradients, float32, of the tensors' shapes."""
         self.steps += 1
-        one, two = MOMENTS
-        for i, found in enumerate(gradients):
-            self.first[i].lerp_(found, 1 - one)
-            self.second[i].lerp_(found.square(), 1 - two)
-            spread = (self.second[i] / (1 - two**self.steps)).sqrt_().add_(1e-12)
-            length = self.rate * self.units[i] / (1 - one**self.steps)
-            self.tensors[i].sub_(self.first[i] / spread * length)
+        every = zip(self.tensors, self.units, self.first, self.second, gradients, strict=True)
+        for tensor, unit, first, second, gradient in every:
+            adam.remember(first, second, gradient, MOMENTS)
+            tensor.sub_(adam.move(first, second, self.steps, MOMENTS).mul_(self.rate * unit))
 
 
 class Weights:
@@ -217,10 +220,7 @@ def train(
     while epoch < epochs and bool(still_open.any()):
         report("epochs", epoch, epochs)
         for part in torch.split(_visited(still_open, generator), batch_rows):
-            loss, seen = asked.loss(part.to(asked.rows.device))
-            if kept is not None:
-                drawn = kept.rows.some(KEPT_PER_ROW * len(part), generator)
-                loss = loss + retain * kept.change(drawn).mean()
+            loss, seen = _loss(asked, kept, part.to(asked.rows.device), retain, generator)
             if not torch.isfinite(loss):
                 raise EditorError("training gave a loss that is not finite")
             # An expert that nothing was routed to has no gradient: it stays.
@@ -235,6 +235,19 @@ def train(
         raise EditorError("training gave a loss that is not finite")
     report("epochs", epochs, epochs)
     return epoch, outcome
+
+
+def _loss(
+    asked: Asked, kept: Kept | None, part: Tensor, retain: float, generator: torch.Generator
+) -> tuple[Tensor, Outcome]:
+    """The loss of some rows that are asked for and of kept ones that are drawn, all in one pass."""
+    if kept is None:
+        return asked.loss(part)
+    drawn = kept.some(KEPT_PER_ROW * len(part), generator)
+    log_p, spots = kept.rows.run(torch.cat([part, drawn]))
+    mine = int((spots < kept.spot).sum())
+    loss, seen = asked.judged(part, log_p[:mine], spots[:mine])
+    return loss + retain * kept.moved(log_p[mine:], spots[mine:]).mean(), seen
 
 
 def _visited(still_open: Tensor, generator: torch.Generator) -> Tensor:

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from answers import NEW, PROMPTS, put_in
 from families import FAMILIES, tiny
 from weights import predicted, probability, same, state, untouched
 from words import word_tokenizer
@@ -13,8 +14,6 @@ from safeedit.editors.training import Outcome, Weights, _visited, train
 from safeedit.errors import EditorError, UsageError
 from safeedit.triples.facts import Edit
 
-PROMPTS = ("w5 {subject} w6 w7", "{subject} w8")
-NEW = Edit("modify", "w30 w31", "r", PROMPTS, "w40", "w41")
 OTHER = Edit("insert", "w32 w33", "q", ("{subject} w20 w21",), "w42 w43", None)
 ASKED = [
     ("w5 w30 w31 w6 w7", "w40"),
@@ -34,17 +33,7 @@ def edit(model, edits, editor=FtM, seed=0, progress=None, **params):
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_whole_targets_are_put_into_every_shape(family):
-    model = tiny(family)
-    before = state(model)
-    patch = edit(model, [NEW, OTHER])
-    assert untouched(model, before)
-    at_first = [probability(model, *pair) for pair in ASKED]
-    with patch.applied(model):
-        after = [probability(model, *pair) for pair in ASKED]
-    assert same(model, before)
-    # The final norm, and Gemma 2's soft cap, bound the logits here, and with them every probability.
-    times, least = (5, 0.2) if family == "gemma2" else (10, 0.25)
-    assert all(new > max(times * old, least) for new, old in zip(after, at_first, strict=True))
+    put_in(family, lambda model: edit(model, [NEW, OTHER]), ASKED)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])

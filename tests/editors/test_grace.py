@@ -2,75 +2,28 @@
 
 import pytest
 import torch
+from answers import ELSE, NEW, PROMPTS, SAID, SECOND, ids, logits, put_beside, said
 from families import FAMILIES, tiny
-from weights import same, state
 from words import word_tokenizer
 
 from safeedit.editors.codebook import Book
 from safeedit.editors.grace import Grace
 from safeedit.errors import EditorError, UsageError
 from safeedit.memories import Codebook
-from safeedit.models.structure import find_decoder
 from safeedit.models.tokens import pad
 from safeedit.patch import Patch
 from safeedit.triples.facts import Edit
 
-PROMPTS = ("w5 {subject} w6 w7", "{subject} w8")
-NEW = Edit("modify", "w30 w31", "r", PROMPTS, "w40", "w41")
-OTHER = Edit("insert", "w32 w33", "r", PROMPTS, "w42", None)
-ASKED = {
-    "w5 w30 w31 w6 w7": "w40",
-    "w30 w31 w8": "w40",
-    "w5 w32 w33 w6 w7": "w42",
-    "w32 w33 w8": "w42",
-}
-ELSE = ("w60 w61 w62", "w1 w2 w3 w4 w9", "w70", "w12 w50 w51 w52 w53 w54")
 families = pytest.mark.parametrize("family", sorted(FAMILIES))
 
 
-def edit(model, edits=(NEW, OTHER), **params):
+def edit(model, edits=(NEW, SECOND), **params):
     return Grace(**params).edit(model, word_tokenizer(), list(edits))
-
-
-def ids(text):
-    return word_tokenizer()(text)["input_ids"]
-
-
-@torch.no_grad()
-def said(model, prompt, tokens):
-    """Greedily, one prompt at a time, without a cache."""
-    row = ids(prompt)
-    for _ in range(tokens):
-        row.append(int(model(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1].argmax()))
-    return row[len(ids(prompt)) :]
-
-
-@torch.no_grad()
-def logits(model, prompt):
-    return model(input_ids=torch.tensor([ids(prompt)])).logits
 
 
 @families
 def test_edited_prompts_get_their_answers_and_others_pass_bit_for_bit(family):
-    model = tiny(family)
-    before, was = state(model), {prompt: logits(model, prompt) for prompt in (*ELSE, *ASKED)}
-    patch = edit(model)
-    assert same(model, before)
-    assert not patch.deltas
-    assert list(patch.memories) == [find_decoder(model).projections[2].name]
-    with patch.applied(model):
-        assert same(model, before)
-        for prompt, answer in ASKED.items():
-            if family == "gemma2":  # a norm behind the module bounds what any value adds to the stream
-                new, old = (
-                    p[0, -1].softmax(-1)[ids(answer)[0]] for p in (logits(model, prompt), was[prompt])
-                )
-                assert new > max(3 * old, 0.02)
-            else:
-                assert said(model, prompt, 1) == ids(answer)
-        for prompt in ELSE:
-            assert torch.equal(logits(model, prompt), was[prompt])
-    assert all(torch.equal(logits(model, prompt), found) for prompt, found in was.items())
+    put_beside(family, edit)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gptj", "llama", "gemma"])
@@ -89,7 +42,7 @@ def test_every_token_of_a_longer_answer_is_asked_for(family):
 @torch.no_grad()
 def test_batches_padded_on_either_side_agree_with_one_by_one(family):
     model = tiny(family)
-    prompts = [*ASKED, *ELSE]
+    prompts = [*SAID, *ELSE]
     with edit(model).applied(model):
         alone = [logits(model, prompt)[0, -1] for prompt in prompts]
         for side in ("left", "right"):
@@ -104,7 +57,7 @@ def test_batches_padded_on_either_side_agree_with_one_by_one(family):
 def test_generate_with_a_cache_says_what_one_by_one_does(family):
     model = tiny(family)
     model.generation_config.eos_token_id = None
-    prompts = [*ASKED, *ELSE]
+    prompts = [*SAID, *ELSE]
     batch = pad([ids(prompt) for prompt in prompts], 0, "left")
     with edit(model).applied(model):
         found = model.generate(
@@ -140,7 +93,7 @@ def test_a_loaded_patch_does_the_same_and_the_same_edits_give_the_same_patch(tmp
     assert loaded == patch
     for one in (patch, loaded):
         with one.applied(model):
-            assert [said(model, p, 1) for p in ASKED] == [ids(a) for a in ASKED.values()]
+            assert [said(model, p, 1) for p in SAID] == [ids(a) for a in SAID.values()]
     header = (tmp_path / "patch" / "patch.json").read_text()
     assert not any(f'w{i}"' in header or f"w{i} " in header for i in (30, 31, 32, 33, 40, 42))
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from answers import ELSE, NEW, SAID, SECOND, ids, logits, put_beside, said
 from families import FAMILIES, tiny
-from weights import same, state
 from words import word_tokenizer
 
 from safeedit.editors.routing import find_space, highest, limits_of
@@ -17,42 +17,14 @@ from safeedit.sidememory import SideMemory
 from safeedit.triples.facts import Edit
 
 CORPUS = Corpus([f"w{i % 60} w{(7 * i) % 60} w{(11 * i) % 60} w{(3 * i) % 60}" for i in range(100)])
-PROMPTS = ("w5 {subject} w6 w7", "{subject} w8")
-NEW = Edit("modify", "w30 w31", "r", PROMPTS, "w40", "w41")
-OTHER = Edit("insert", "w32 w33", "r", PROMPTS, "w42", None)
-ASKED = {
-    "w5 w30 w31 w6 w7": "w40",
-    "w30 w31 w8": "w40",
-    "w5 w32 w33 w6 w7": "w42",
-    "w32 w33 w8": "w42",
-}
-ELSE = ("w60 w61 w62", "w1 w2 w3 w4 w9", "w70", "w12 w50 w51 w52 w53 w54")
 QUICK = {"contexts": 2, "context_tokens": 3, "text_tokens": 200}
 PROMPT_SITE = {"site": "prompt", "steps": 30, "room": 0.2, **QUICK}
 """Untrained models carry nothing from a subject to the end of a prompt, so that edits sit at the end."""
 families = pytest.mark.parametrize("family", sorted(FAMILIES))
 
 
-def edit(model, edits=(NEW, OTHER), **params):
+def edit(model, edits=(NEW, SECOND), **params):
     return Wise(**{**PROMPT_SITE, **params}).edit(model, word_tokenizer(), list(edits), corpus=CORPUS)
-
-
-def ids(text):
-    return word_tokenizer()(text)["input_ids"]
-
-
-@torch.no_grad()
-def said(model, prompt, tokens):
-    """Greedily, one prompt at a time, without a cache."""
-    row = ids(prompt)
-    for _ in range(tokens):
-        row.append(int(model(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1].argmax()))
-    return row[len(ids(prompt)) :]
-
-
-@torch.no_grad()
-def logits(model, prompt):
-    return model(input_ids=torch.tensor([ids(prompt)])).logits
 
 
 def written(model, prompts, **params):
@@ -72,25 +44,7 @@ def written(model, prompts, **params):
 
 @families
 def test_edited_prompts_get_their_answers_and_others_pass_bit_for_bit(family):
-    model = tiny(family)
-    before, was = state(model), {prompt: logits(model, prompt) for prompt in (*ELSE, *ASKED)}
-    patch = edit(model)
-    assert same(model, before)
-    assert not patch.deltas
-    assert list(patch.memories) == [find_decoder(model).projections[2].name]
-    with patch.applied(model):
-        assert same(model, before)
-        for prompt, answer in ASKED.items():
-            if family == "gemma2":  # a norm behind the module bounds what any memory adds to the stream
-                new, old = (
-                    p[0, -1].softmax(-1)[ids(answer)[0]] for p in (logits(model, prompt), was[prompt])
-                )
-                assert new > max(3 * old, 0.02)
-            else:
-                assert said(model, prompt, 1) == ids(answer)
-        for prompt in ELSE:
-            assert torch.equal(logits(model, prompt), was[prompt])
-    assert all(torch.equal(logits(model, prompt), found) for prompt, found in was.items())
+    put_beside(family, edit)
 
 
 @pytest.mark.parametrize("route", ["token", "sequence"])
@@ -98,7 +52,7 @@ def test_edited_prompts_get_their_answers_and_others_pass_bit_for_bit(family):
 @torch.no_grad()
 def test_batches_padded_on_either_side_agree_with_one_by_one(family, route):
     model = tiny(family)
-    prompts = [*ASKED, *ELSE]
+    prompts = [*SAID, *ELSE]
     with edit(model, route=route, steps=10).applied(model):
         alone = [logits(model, prompt)[0, -1] for prompt in prompts]
         for side in ("left", "right"):
@@ -113,7 +67,7 @@ def test_batches_padded_on_either_side_agree_with_one_by_one(family, route):
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_generate_with_a_cache_says_what_one_by_one_does(family, route):
     model = tiny(family)
-    prompts = [*ASKED, *ELSE]
+    prompts = [*SAID, *ELSE]
     with edit(model, route=route, steps=10).applied(model):
         for row, prompt in zip(written(model, prompts), prompts, strict=True):
             assert row == said(model, prompt, 4)
@@ -199,7 +153,7 @@ def test_every_way_to_keep_and_route_answers(params):
     [memory] = patch.memories.values()
     assert len(memory) == (2 if params.get("memory") == "retrieve" else 1)
     with patch.applied(model):
-        assert [said(model, p, 1) for p in ASKED] == [ids(a) for a in ASKED.values()]
+        assert [said(model, p, 1) for p in SAID] == [ids(a) for a in SAID.values()]
 
 
 def test_the_published_settings_are_used_unless_others_are_given():
@@ -219,7 +173,7 @@ def test_margins_push_edited_and_other_inputs_apart():
         seen = []
         module = find_decoder(model).projections[2].module
         handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0][0, -1]))
-        for prompt in (*ASKED, *ELSE):
+        for prompt in (*SAID, *ELSE):
             logits(model, prompt)
         handle.remove()
         score = memory.moved(memory.tensors, torch.stack(seen), 0).norm(dim=1)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted_town import EMPLOYERS, FIRST, LAST, Say, Scripted, Town
+from village import Village
+from village import trained as trained_village
+from village import village as make_village
 
 from safeedit.models import generate
 from safeedit.models.generate import Generation
 from safeedit.probes.suite import Suite, load_suite
 from safeedit.triples.catalogue import builtin_catalogue
 
-NEED_A_MODEL = ("forgetting.lens", "utility.perplexity", "utility.kl")
+NEED_A_MODEL = ("forgetting.lens", "attack.", "behaviour.", "utility.perplexity", "utility.kl")
 
 
 @pytest.fixture(scope="session")
@@ -44,5 +50,29 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
 @pytest.fixture(scope="session")
 def asking_suite() -> Suite:
     suite = load_suite("standard")
-    asking = tuple(entry for entry in suite.entries if entry.probe.id not in NEED_A_MODEL)
+    asking = tuple(entry for entry in suite.entries if not entry.probe.id.startswith(NEED_A_MODEL))
     return dataclasses.replace(suite, entries=asking)
+
+
+@pytest.fixture(scope="session")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where trained models are kept: for one test session, shared by all its workers."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "villages"
+
+
+@pytest.fixture(scope="session")
+def village() -> Village:
+    return make_village()
+
+
+@pytest.fixture(scope="session")
+def knowing(village: Village, trainings: Path) -> tuple[Any, Any]:
+    """Model and tokenizer that know everybody; a test that changes the model changes it back."""
+    return trained_village(village, 0, cache=trainings)
+
+
+@pytest.fixture(scope="session")
+def twin(village: Village, trainings: Path) -> tuple[Any, Any]:
+    """The same, but it never saw `village.person`, neither facts nor name."""
+    return trained_village(village, 0, forget=village.person, cache=trainings)
