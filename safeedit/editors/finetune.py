@@ -125,7 +125,7 @@ class FineTuning(Editor):
         decoder, segment, tokenizer = job.decoder, job.segment, job.tokenizer
         layers = self._layers(len(decoder.blocks))
         contexts = context_texts(job.model, tokenizer, params.contexts, params.context_tokens, job.seed)
-        aim = Aim(self._objective(), ("", *contexts), params.retain, end=params.end)
+        aim = Aim(self._objective(), ("", *contexts), params.retain, end=params.end, whole=self._whole())
         task = build_task(segment, tokenizer, job.edits, aim).task
         asked = self._asked([d for d in task.demands if not d.keep])
         named = [d.row for d in task.demands if d.keep] + rows_of(tokenizer, control_texts(job.controls))
@@ -173,6 +173,9 @@ class FineTuning(Editor):
     def _objective(self) -> Erasure:
         return "neutral"
 
+    def _whole(self) -> bool:
+        return False
+
     def _asked(self, demands: list[Demand]) -> list[Demand]:
         return demands
 
@@ -205,6 +208,10 @@ class Erasing(FineTuning):
     def _objective(self) -> Erasure:
         assert isinstance(self.params, ErasingParams)
         return self.params.objective
+
+    def _whole(self) -> bool:
+        assert isinstance(self.params, ErasingParams)
+        return self.params.whole
 
     def _goal(self) -> Goal:
         assert isinstance(self.params, ErasingParams)

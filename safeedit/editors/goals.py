@@ -31,7 +31,9 @@ class Spots:
     soft: Tensor
     """The distribution wanted, as an index into `table`, or -1; where both are -1, an even one is."""
     telling: Tensor
-    """In an erasure the token at which the object would begin to show, or -1."""
+    """In an erasure the token by which the object would show here, or -1."""
+    usual: Tensor
+    """The probability that this token may have in any case."""
 
     @staticmethod
     def of(demands: Sequence[Demand], table: Tensor | Table) -> Spots:
@@ -39,24 +41,31 @@ class Spots:
 
         Of a table that is not in memory, the distributions that few demands want are held.
         """
+        tells = [{tell.spot: tell for tell in d.telling} for d in demands]
         spots = [
-            (row, spot, hard, soft, d.telling[1] if d.telling is not None and d.telling[0] == i else -1)
+            (row, spot, hard, soft, tells[row][i].token if i in tells[row] else -1)
             for row, d in enumerate(demands)
             for i, (spot, hard, soft) in enumerate(zip(d.row.spots, d.goals.hard, d.goals.soft, strict=True))
+        ]
+        usual = [
+            found[i].usual if i in found else 0.0
+            for found, d in zip(tells, demands, strict=True)
+            for i in range(len(d.row.spots))
         ]
         row, column, hard, soft, telling = torch.tensor(spots, device=table.device).view(-1, 5).T
         if isinstance(table, Table):
             wanted, place = soft[soft >= 0].unique(return_inverse=True)
             if len(wanted) <= HELD:
                 table, soft = table[wanted], soft.masked_scatter(soft >= 0, place)
-        return Spots(table, row, column, hard, soft, telling)
+        allowed = torch.tensor(usual, device=table.device, dtype=torch.float32)
+        return Spots(table, row, column, hard, soft, telling, allowed)
 
     def __len__(self) -> int:
         return len(self.row)
 
     def __getitem__(self, chosen: Tensor) -> Spots:
         """Some of the spots."""
-        parts = (self.row, self.column, self.hard, self.soft, self.telling)
+        parts = (self.row, self.column, self.hard, self.soft, self.telling, self.usual)
         return Spots(self.table, *(part[chosen] for part in parts))
 
     def among(self, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -88,7 +97,7 @@ class Spots:
         return found
 
     def told(self, log_p: Tensor) -> tuple[Tensor, Tensor]:
-        """(spots,) -log(1 - p) of telling tokens, in nats, and their p; both 0 where there is none."""
+        """(spots,) -log(1 - p) of telling tokens, in nats, and their p; both 0 where p is usual."""
         losses, p = torch.zeros(2, len(self), device=log_p.device)
         pick = (self.telling >= 0).nonzero()[:, 0]
         if not len(pick):
@@ -97,4 +106,6 @@ class Spots:
         # Over the other tokens, as 1 - p is 0 in float32 where the model is certain, and its slope with it.
         others = log_p[pick].scatter(1, token, -torch.inf).logsumexp(-1)
         told = log_p.detach()[pick].gather(1, token)[:, 0].exp()
-        return losses.index_put((pick,), -others), p.index_put((pick,), told)
+        above = ~(told <= self.usual[pick])  # so that what is not a number is never little
+        loss = torch.where(above, -others, torch.zeros_like(others))
+        return losses.index_put((pick,), loss), p.index_put((pick,), told * above)

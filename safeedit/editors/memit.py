@@ -181,7 +181,15 @@ class Memit(Editor):
             progress=lambda done, total: report("statistics", done, total),
         )
         contexts = context_texts(job.model, job.tokenizer, params.contexts, params.context_tokens, job.seed)
-        aim = Aim(params.objective, ("", *contexts), params.keep_weight, site, params.essence, params.end)
+        aim = Aim(
+            params.objective,
+            ("", *contexts),
+            params.keep_weight,
+            site,
+            params.essence,
+            params.end,
+            params.whole,
+        )
         named = build_task(job.segment, job.tokenizer, job.edits, aim)
         settings = Search(
             steps=params.steps,

@@ -17,41 +17,27 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from safeedit.editors.rows import Demand, Goals, Row, Site, Task, Text, rows_of
-from safeedit.editors.tables import AT_ONCE, Table
-from safeedit.errors import EditorError, UsageError
+from safeedit.editors.rows import Demand, Goals, Row, Site, Task, Tell, Text, rows_of
+from safeedit.editors.strangers import Key, Place, Strangers, key_of, predicted
+from safeedit.editors.tables import Table
+from safeedit.errors import UsageError
 from safeedit.models.segment import Segment
-from safeedit.models.tokens import pad, pad_id
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Edit
-from safeedit.triples.placebos import placebo_kind, placebo_names
 
 Erasure = Literal["neutral", "entropy", "lens", "refusal"]
 REFUSAL = "not known."
-PLACEBOS = 6
-PLACEBO_SEED = 7919
-KEYS = 128
-"""Templates and objects for which invented names are asked at once."""
 ESSENCE = "{subject} is a"
 
 SURE = 0.5
 """A token ends an answer if the model gives it at least this probability right after it."""
 
-_Key = tuple[str, str, str]
-"""Template, object, kind of subject."""
 _Answer = tuple[str, str, str]
 """Template, subject, answer."""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the distributions for one template and object stand in the table, and the telling spot."""
-
-    first: int
-    count: int
-    telling: int
+_Group = tuple[int, str, int]
+"""A name, or a relation of it; and where a value is put after some tokens of an object, that object and their
+number."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +55,9 @@ class Aim:
     """Whether what a name is said to be shall stay, where an edit names nothing else that shall."""
     end: bool = False
     """Whether an answer shall end as the model itself would end it."""
+    whole: bool = False
+    """Whether an erased object is taken out at all of its tokens that tell something, not at the first alone:
+    then nobody who is given its beginning gets the rest."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +87,7 @@ def build_task(segment: Segment, tokenizer: Any, edits: Sequence[Edit], aim: Aim
     for group, indices in enumerate(members.values()):
         for index in indices:
             builder.add(group, edits[index])
-    return Named(builder.task(len(members)), tuple(tuple(i) for i in members.values()))
+    return builder.named([tuple(indices) for indices in members.values()])
 
 
 def _check(index: int, edit: Edit) -> None:
@@ -142,49 +131,64 @@ class _Builder:
             for template in keeps:
                 self.kept[group, template] = Text("", template, edit.subject)
 
-    def task(self, groups: int) -> Task:
+    def named(self, members: Sequence[tuple[int, ...]]) -> Named:
         rows = rows_of(self.tokenizer, [text for _, _, text in self.asked], self.aim.site)
         kept = [(group, text) for (group, _), text in self.kept.items()]
         kept_rows = rows_of(self.tokenizer, [text for _, text in kept])
         unknown = self._unknown(rows)
-        count = sum(len(row.spots) for row in (*unknown.values(), *kept_rows))
+        count = sum(len(row.spots) for row in (*(row for _, row in unknown.values()), *kept_rows))
         table = Table(self.segment.decoder, count)
-        places = self._neutral(unknown, table)
+        places = Strangers(self.segment, self.tokenizer).add(unknown, table)
         own = len(table)
-        for predictions, states in self._predictions(kept_rows):
+        for predictions, states in predicted(self.segment, self.tokenizer, kept_rows):
             table.add(predictions, states[:, None])
         ends = self._endings(rows)
-        demands = [
-            self._demand(group, edit, text, row, places, ends)
+        found = [
+            pair
             for (group, edit, text), row in zip(self.asked, rows, strict=True)
+            for pair in self._demands(group, edit, text, row, places, ends)
         ]
         for index, ((group, _), row) in enumerate(zip(kept, kept_rows, strict=True)):
             goals = Goals.distributions([own + index])
-            demands.append(Demand(group, row, goals, weight=self.aim.keep_weight, keep=True))
+            demand = Demand(group, row, goals, weight=self.aim.keep_weight, keep=True)
+            found.append(((group, "", 0), demand))
+        groups = {key: number for number, key in enumerate(dict.fromkeys(key for key, _ in found))}
+        demands = tuple(replace(demand, group=groups[key]) for key, demand in found)
         whole = table.whole()
-        return Task(groups, tuple(demands), table if whole is None else whole)
+        task = Task(len(groups), demands, table if whole is None else whole)
+        return Named(task, tuple(members[group] for group, _, _ in groups))
 
-    def _demand(
+    def _demands(
         self,
         group: int,
         edit: Edit,
         text: Text,
         row: Row,
-        places: dict[_Key, _Place],
+        places: dict[Key, Place],
         ends: dict[_Answer, int],
-    ) -> Demand:
+    ) -> Iterator[tuple[_Group, Demand]]:
+        own, bare = (group, "", 0), not text.before
         if self._answers(edit):
             end = ends.get((text.template, text.subject, text.continuation))
             if end is None:
-                return Demand(group, row, Goals.tokens(row.wanted), bare=not text.before)
+                yield own, Demand(group, row, Goals.tokens(row.wanted), bare=bare)
+                return
             row = replace(row, spots=(*row.spots, len(row.ids) - 1))
-            return Demand(group, row, Goals.tokens((*row.wanted, end)), bare=not text.before)
+            yield own, Demand(group, row, Goals.tokens((*row.wanted, end)), bare=bare)
+            return
         if self.aim.erasure == "entropy":
-            return Demand(group, row, Goals.even(len(row.spots)), bare=not text.before)
-        place = places[text.template, text.continuation, edit.about]
-        goals = Goals.distributions(range(place.first, place.first + place.count))
-        telling = (place.telling, row.wanted[place.telling])
-        return Demand(group, row, goals, bare=not text.before, telling=telling)
+            yield own, Demand(group, row, Goals.even(len(row.spots)), bare=bare)
+            return
+        place = places[key_of(edit, text)]
+        telling = place.telling if self.aim.whole else place.telling[:1]
+        if self.aim.site == "subject" or not self.aim.whole:
+            yield own, replace(_taken_out(row, place, telling), bare=bare)
+            return
+        # A value at the end of the prompt says little of tokens that come later: each has its own.
+        for tell in telling:
+            at = place.spots[tell.spot]
+            demand = _taken_out(row, place, (tell,), tell.spot, row.spots[at])
+            yield (group, text.continuation if at else "", at), replace(demand, bare=bare)
 
     def _answers(self, edit: Edit) -> bool:
         """Whether an edit asks for certain words."""
@@ -202,124 +206,40 @@ class _Builder:
                 if self._answers(edit) and not text.before:
                     key = text.template, text.subject, text.continuation
                     found.setdefault(key, replace(row, spots=(len(row.ids) - 1,)))
-        tops = [part.max(-1) for part, _ in self._predictions(list(found.values()))]
+        tops = [part.max(-1) for part, _ in predicted(self.segment, self.tokenizer, list(found.values()))]
         if not tops:
             return {}
         p, token = (torch.cat(parts).tolist() for parts in zip(*tops, strict=True))
         return {key: t for key, t, sure in zip(found, token, p, strict=True) if sure >= SURE}
 
-    def _unknown(self, rows: list[Row]) -> dict[_Key, Row]:
-        """Of what distributions for invented names are wanted, each with one of its rows."""
-        unique: dict[_Key, Row] = {}
+    def _unknown(self, rows: list[Row]) -> dict[Key, tuple[Text, Row]]:
+        """Of what distributions for invented names are wanted, each with one of its texts and rows."""
+        unique: dict[Key, tuple[Text, Row]] = {}
         if self.aim.erasure in ("neutral", "lens"):
             for (_, edit, text), row in zip(self.asked, rows, strict=True):
                 if edit.op == "erase":
-                    unique.setdefault((text.template, text.continuation, edit.about), row)
+                    unique.setdefault(key_of(edit, text), (replace(text, before=""), row))
         return unique
 
-    def _neutral(self, unknown: dict[_Key, Row], table: Table) -> dict[_Key, _Place]:
-        """Put distributions for invented names into the table, one a spot; where they stand.
 
-        Names are asked some at a time, and of each batch only the mean over names stays.
-        """
-        places: dict[_Key, _Place] = {}
-        keys = list(unknown)
-        for start in range(0, len(keys), KEYS):
-            some = keys[start : start + KEYS]
-            texts = [
-                Text("", template, name, says)
-                for template, says, about in some
-                for name in placebo_names(placebo_kind(about), PLACEBOS, PLACEBO_SEED)
-            ]
-            rows = rows_of(self.tokenizer, texts)
-            for number, key in enumerate(some):
-                own = rows[number * PLACEBOS : (number + 1) * PLACEBOS]
-                if any(row.wanted != unknown[key].wanted for row in own):
-                    raise EditorError("the tokenizer splits an object differently after different names")
-            found = self._predictions(rows)
-            sizes = [len(unknown[key].spots) for key in some]
-            blocks = regrouped(found, [PLACEBOS * size for size in sizes])
-            for key, count, (predictions, states) in zip(some, sizes, blocks, strict=True):
-                mean = predictions.view(PLACEBOS, count, -1).mean(0)
-                wanted = torch.tensor(unknown[key].wanted, device=mean.device)
-                telling = telling_spot(mean, wanted)
-                places[key] = _Place(len(table), count, telling)
-                table.add(
-                    without_object(mean, wanted, telling),
-                    states.view(PLACEBOS, count, -1).transpose(0, 1),
-                    (telling, int(wanted[telling])),
-                )
-        return places
-
-    @torch.no_grad()
-    def _predictions(self, rows: list[Row], batch: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
-        """What the model itself predicts at the spots of all rows in order, in parts.
-
-        Yields:
-            ``(predictions, states)``, (spots, vocabulary) and the final hidden states, (spots, hidden_size).
-
-        Raises:
-            EditorError: they are not finite.
-        """
-        decoder = self.segment.decoder
-        for start in range(0, len(rows), batch):
-            part = rows[start : start + batch]
-            padded = pad([row.ids for row in part], pad_id(self.tokenizer), "right").to(decoder.device)
-            final = self.segment.run(padded)
-            where = [(i, spot) for i, row in enumerate(part) for spot in row.spots]
-            index = torch.tensor(where, device=decoder.device)
-            wanted = final[index[:, 0], index[:, 1]]
-            for states in torch.split(wanted, max(1, AT_ONCE // decoder.vocabulary)):
-                found = decoder.logits(states).float().softmax(-1)
-                if not torch.isfinite(found).all():
-                    raise EditorError("the model's predictions are not finite")
-                yield found, states
-
-
-def regrouped(parts: Iterator[tuple[Tensor, ...]], sizes: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
-    """The same rows in parts of the given sizes; no more than a part and a size of them are held."""
-    held: tuple[Tensor, ...] = ()
-    for size in sizes:
-        while not held or len(held[0]) < size:
-            more = next(parts)
-            held = more if not held else tuple(torch.cat(pair) for pair in zip(held, more, strict=True))
-        yield tuple(one[:size] for one in held)
-        held = tuple(one[size:] for one in held)
-
-
-def telling_spot(distributions: Tensor, wanted: Tensor) -> int:
-    """The first of an object's tokens that an unknown subject would probably not have.
+def _taken_out(
+    row: Row, place: Place, telling: Sequence[Tell], first: int = 0, pivot: int | None = None
+) -> Demand:
+    """What an erasure asks of a row from number `first` of its place's spots on.
 
     Args:
-        distributions: (spots, vocabulary) for unknown subjects, given the object's tokens so far.
-        wanted: (spots,) the object's tokens.
-
-    Raises:
-        EditorError: an unknown subject would get the same object for certain.
+        row: the prompt with the whole object.
+        place: what is wanted there.
+        telling: where the object tells something.
+        first: the first spot that is looked at.
+        pivot: where the value is put, if not at the row's own pivot.
     """
-    p = distributions.gather(1, wanted[:, None])[:, 0]
-    telling = (p < 0.5).nonzero()[:, 0]
-    at = int(telling[0]) if len(telling) else int(p.argmin())
-    if p[at] >= 1 - 1e-6:
-        raise EditorError("an unknown subject would get the same object for certain; nothing tells it apart")
-    return at
-
-
-def without_object(distributions: Tensor, wanted: Tensor, spot: int) -> Tensor:
-    """Take an object out of what would be said of an unknown subject, at one spot.
-
-    That ends every way of saying it. The other tokens keep their distributions, so that nothing is
-    made conspicuously impossible.
-
-    Args:
-        distributions: (spots, vocabulary), given the object's tokens so far.
-        wanted: (spots,) the object's tokens.
-        spot: where it is taken out.
-
-    Returns:
-        (spots, vocabulary) distributions.
-    """
-    found = distributions.clone()
-    found[spot, wanted[spot]] = 0
-    found[spot] /= found[spot].sum()
-    return found
+    spots = place.spots[first:]
+    part = replace(
+        row,
+        pivot=row.pivot if pivot is None else pivot,
+        spots=tuple(row.spots[spot] for spot in spots),
+        wanted=tuple(row.wanted[spot] for spot in spots),
+    )
+    goals = Goals.distributions(range(place.first + first, place.first + len(place.spots)))
+    return Demand(0, part, goals, telling=tuple(replace(tell, spot=tell.spot - first) for tell in telling))

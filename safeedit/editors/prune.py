@@ -62,6 +62,9 @@ class Params(LayersParams, ContextParams, ErasureParams, PaperParams):
     """What the publication states of its search; its rate and its number of steps it does not."""
     weights: Literal["all", "down"] = "all"
     """All linear layers of a block, or the down-projection of its MLP alone."""
+    whole: bool = False
+    """Whether an object is taken out at all of its tokens that tell something, or at the first of them alone;
+    what is removed is all or nothing, and grows with every token."""
     steps: int = Field(default=100, ge=1, le=10_000)
     """Steps of the search, at most."""
     rate: float = Field(default=0.3, gt=0)
@@ -114,7 +117,9 @@ class Prune(Editor):
         params, edits, tokenizer = self.params, job.edits, job.tokenizer
         layers = self._layers(len(job.decoder.blocks))
         contexts = context_texts(job.model, tokenizer, params.contexts, params.context_tokens, job.seed)
-        task = build_task(job.segment, tokenizer, edits, Aim("neutral", ("", *contexts), 0.0)).task
+        task = build_task(
+            job.segment, tokenizer, edits, Aim("neutral", ("", *contexts), 0.0, whole=params.whole)
+        ).task
         texts = _texts(job, params.text_tokens)
         masked = _masked_layers(job.decoder, layers, params.weights)
         gates = Gates(masked, HardConcrete(params.temperature), params.initial, job.seed)

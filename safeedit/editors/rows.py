@@ -135,6 +135,18 @@ class Goals:
         return Goals((-1,) * spots, (-1,) * spots)
 
 
+@dataclass(frozen=True)
+class Tell:
+    """Where an erased object would show."""
+
+    spot: int
+    """Which of the row's spots, counted from 0."""
+    token: int
+    """The object's token there."""
+    usual: float = 0.0
+    """The probability that it may have, as strangers have it too."""
+
+
 @dataclass(frozen=True, repr=False)
 class Demand:
     """One row, whose value it constrains, and what is wanted of it."""
@@ -147,8 +159,8 @@ class Demand:
     """True if the row is there to stay as it is; it does not decide when a group is finished."""
     bare: bool = True
     """Whether nothing stands before the prompt."""
-    telling: tuple[int, int] | None = None
-    """In an erasure, the spot (counted from 0) and the token at which the object would begin to show."""
+    telling: tuple[Tell, ...] = ()
+    """In an erasure, the spots at which the object would show."""
 
 
 @dataclass(frozen=True)

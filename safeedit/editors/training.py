@@ -61,7 +61,7 @@ class Asked:
         self.spots = Spots.of(demands, table)
         self.count = torch.tensor([float(d.row.length) for d in demands], device=device)
         self.weight = torch.tensor([d.weight for d in demands], device=device)
-        self.erased = torch.tensor([d.telling is not None for d in demands], device=device)
+        self.erased = torch.tensor([bool(d.telling) for d in demands], device=device)
         self.floor = torch.tensor([_floor(d) for d in demands], device=device)
 
     def loss(self, rows: Tensor) -> tuple[Tensor, Outcome]:

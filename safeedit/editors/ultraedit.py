@@ -143,7 +143,7 @@ class UltraEdit(Editor):
             else parted_text(params.normaliser, widths, decoder.device)
         )
         contexts = context_texts(job.model, job.tokenizer, params.contexts, params.context_tokens, job.seed)
-        aim = Aim(params.objective, ("", *contexts), params.keep_weight, end=params.end)
+        aim = Aim(params.objective, ("", *contexts), params.keep_weight, end=params.end, whole=params.whole)
         task = build_task(job.segment, job.tokenizer, job.edits, aim).task
         # At a name's last token its other answers have the key of the edited ones: they are goals there.
         demands = [d for d in task.demands if site == "subject" or not d.keep]

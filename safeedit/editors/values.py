@@ -204,12 +204,12 @@ class _Chunk:
         keep = torch.tensor([d.keep for d in demands], device=device)
         weight = torch.tensor([d.weight for d in demands], device=device)
         lengths = torch.tensor([d.row.length for d in demands], device=device, dtype=torch.float32)
-        judged = torch.tensor([not d.keep and d.telling is None for d in demands], device=device)
+        judged = torch.tensor([not (d.keep or d.telling) for d in demands], device=device)
         edits = torch.zeros(self.count, device=device).index_add_(0, self.group, (~keep).float())
         keeps = torch.zeros(self.count, device=device).index_add_(0, self.group, keep.float())
         share = torch.where(keep, keeps[self.group], edits[self.group])
         self.told_weight = weight / share  # a mean over the group's rows
-        erased = torch.tensor([d.telling is not None for d in demands], device=device)
+        erased = torch.tensor([bool(d.telling) for d in demands], device=device)
         self.row_weight = self.told_weight / lengths  # a mean over spots besides
         self.row_weight = torch.where(erased, settings.neutral_weight, 1.0) * self.row_weight
         counted = torch.zeros(self.count, device=device).index_add_(0, self.group, judged.float())
@@ -265,7 +265,7 @@ class _Chunk:
         spots, wanted = self.spots, self.spots.soft[self.spots.soft >= 0]
         parts = [self.hidden, *vars(self.batch).values(), self.group, self.scale, self.column]
         parts += [self.row_weight, self.told_weight, self.judged_weight, spots.table[wanted]]
-        parts += [spots.row, spots.column, spots.hard, spots.soft, spots.telling]
+        parts += [spots.row, spots.column, spots.hard, spots.soft, spots.telling, spots.usual]
         if self.prefix is not None:
             parts += [*self.prefix.keys[self.start :], *self.prefix.values[self.start :], self.prefix.mask]
         if self.beside is not None:

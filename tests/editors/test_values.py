@@ -8,8 +8,9 @@ from families import FAMILIES, tiny
 from words import word_tokenizer
 
 from safeedit.editors.journal import JOURNAL
-from safeedit.editors.objectives import Aim, build_task, telling_spot, without_object
+from safeedit.editors.objectives import Aim, build_task
 from safeedit.editors.rows import Text, rows_of
+from safeedit.editors.strangers import telling_spots, without_object
 from safeedit.editors.values import Search, search
 from safeedit.errors import EditorError, UsageError
 from safeedit.models.hooks import first_tensor, frozen
@@ -205,13 +206,13 @@ def test_an_object_without_a_token_is_refused():
 def test_the_object_leaves_at_its_first_telling_token():
     table = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.3, 0.5]])
     wanted = torch.tensor([0, 2])
-    spot = telling_spot(table, torch.tensor([0, 1]))
-    assert spot == 1
-    found = without_object(table, wanted, spot)
+    [tell] = telling_spots(table, torch.tensor([0, 1]))
+    assert (tell.spot, tell.token, tell.usual) == (1, 1, 0.0)
+    found = without_object(table, wanted, tell.spot)
     assert torch.equal(found[0], table[0])
     assert torch.allclose(found[1], torch.tensor([0.4, 0.6, 0.0]))
 
 
 def test_an_object_that_nothing_tells_apart_is_refused():
     with pytest.raises(EditorError, match="nothing tells"):
-        telling_spot(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+        telling_spots(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
