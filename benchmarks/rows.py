@@ -46,6 +46,11 @@ class Rows:
             self._save()
         return self.by_key[key]
 
+    def keep(self, key: str, row: Row) -> None:
+        """A row that was made in this process."""
+        self.by_key[key] = row
+        self._save()
+
     def _save(self) -> None:
         if self.file is None:
             return
