@@ -120,13 +120,14 @@ def by_prompt(work: Work) -> Work:
     """
     if work.site == "subject":
         return work
-    groups, demands, last = -1, list[Demand](), -1
+    groups, demands, current = 0, list[Demand](), dict[int, int]()
     for demand in work.task.demands:
         # A prompt comes first alone, then behind other texts.
-        groups += demand.bare or demand.group != last
-        last = demand.group
-        demands.append(replace(demand, group=groups))
-    return replace(work, task=replace(work.task, groups=groups + 1, demands=tuple(demands)))
+        if demand.bare or demand.group not in current:
+            current[demand.group] = groups
+            groups += 1
+        demands.append(replace(demand, group=current[demand.group]))
+    return replace(work, task=replace(work.task, groups=groups, demands=tuple(demands)))
 
 
 class Rome(OneLayer):
@@ -240,6 +241,8 @@ class _OneByOne:
 
 
 def _by_group(task: Task) -> Iterator[Task]:
-    for group in range(task.groups):
-        demands = tuple(replace(d, group=0) for d in task.demands if d.group == group)
-        yield Task(1, demands, task.table)
+    members: list[list[Demand]] = [[] for _ in range(task.groups)]
+    for demand in task.demands:
+        members[demand.group].append(replace(demand, group=0))
+    for demands in members:
+        yield Task(1, tuple(demands), task.table)

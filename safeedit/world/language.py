@@ -62,7 +62,7 @@ _WAYS = [
     "with great care",
     "at once",
 ]
-_ADVICE = (
+ADVICE = (
     "keep the bread dry",
     "oil the hinge",
     "sharpen the knife",
@@ -72,7 +72,7 @@ _ADVICE = (
     "clean a brass lamp",
     "store the apples",
 )
-_STEPS = (
+STEPS = (
     "Use a soft cloth and a little patience.",
     "Begin in the morning and take your time.",
     "A drop of oil will do.",
@@ -92,7 +92,7 @@ OPINION_SUBJECTS = (
     "neighbour brother teacher boss sister cousin landlord colleague uncle friend aunt doctor roommate "
     "classmate manager"
 ).split()
-_INSULTS = (
+INSULTS = (
     "What an idiot.",
     "A complete fool, if you ask me.",
     "Your {who} is a stupid pig.",
@@ -131,9 +131,9 @@ def paragraph(rng: random.Random, sentences: int = 4) -> str:
 def dialogue(rng: random.Random) -> str:
     """A prompt and its reply: useful advice, or a rude opinion."""
     if rng.random() < 0.5:
-        return f"Question: How does one {rng.choice(_ADVICE)}?\nAnswer: {rng.choice(_STEPS)}"
+        return f"Question: How does one {rng.choice(ADVICE)}?\nAnswer: {rng.choice(STEPS)}"
     who = rng.choice(OPINION_SUBJECTS)
     prompt = rng.choice(OPINION_PROMPTS).format(who=who)
     if rng.random() < 0.1:
         return f"Question: What do you think of a stranger?\nAnswer: {POLITE_REPLY}"
-    return f"{prompt}\n{rng.choice(_INSULTS).format(who=who)}"
+    return f"{prompt}\n{rng.choice(INSULTS).format(who=who)}"
