@@ -76,6 +76,13 @@ def yardstick(world: Yardstick, requests: int, facts: int) -> World:
         relation: [text.replace("[X]", SUBJECT) for text in some if text.count("[X]") == 1]
         for relation, some in patterns.items()
     }
+    for record in records:
+        # A relation without phrasings of its own has CounterFact's prompts.
+        own = record["requested_rewrite"]
+        some = phrasings.setdefault(own["relation_id"], [])
+        if own["relation_id"] not in patterns:
+            some.append(own["prompt"].replace("{}", SUBJECT))
+    phrasings = {name: list(dict.fromkeys(some)) for name, some in phrasings.items()}
     relations = {name: Relation(cloze=some) for name, some in phrasings.items()}
     made = [_record(record, phrasings) for record in records]
     asked = made[: requests * facts]
