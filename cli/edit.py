@@ -10,6 +10,7 @@ import typer
 from . import plan as planning
 from .options import (
     ConflictChoice,
+    Datasets,
     Device,
     DryRun,
     Dtype,
@@ -41,6 +42,7 @@ def command(kinds: tuple[str, ...] | None) -> Callable[..., None]:
         editor: EditorName = None,
         suite: SuiteName = None,
         seed: Seed = 0,
+        dataset: Datasets = None,
         stats_dataset: StatsDataset = None,
         on_conflict: ConflictChoice = OnConflict.STOP,
         dry_run: DryRun = False,
@@ -52,6 +54,7 @@ def command(kinds: tuple[str, ...] | None) -> Callable[..., None]:
     ) -> None:
         choices: dict[str, Any] = {"model": model, "editor": editor, "suite": suite, "seed": seed}
         choices |= {"device": device, "dtype": dtype.value, "on_conflict": on_conflict.value}
+        choices |= {"datasets": dataset or []}
         if dry_run:
             planning.show(policy, kinds, as_json, quiet, show_sensitive, **choices)
             return

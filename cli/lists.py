@@ -61,12 +61,13 @@ def _marked(op: str, editor: type[Editor]) -> str:
 
 
 def probes(as_json: Json = False) -> None:
-    """List the probes, and the suites that put them together."""
+    """List the probes, the suites that put them together, and the data sets of `--dataset`."""
+    from safeedit.exams import DATASETS
     from safeedit.probes import PROBES
     from safeedit.probes.suite import suite_names
 
     found = [(name, PROBES.get(name)) for name in PROBES]
-    meaning = {name: inspect.getdoc(kind).splitlines()[0] for name, kind in found}  # type: ignore[union-attr]
+    meaning = {name: _first_line(kind) for name, kind in found}
     if as_json:
         rows = [
             {
@@ -79,7 +80,10 @@ def probes(as_json: Json = False) -> None:
             }
             for name, kind in found
         ]
-        write_json({"probes": rows, "suites": list(suite_names())})
+        sets = [
+            {"name": n, "id": DATASETS.get(n).id, "summary": _first_line(DATASETS.get(n))} for n in DATASETS
+        ]
+        write_json({"probes": rows, "suites": list(suite_names()), "datasets": sets})
         return
     from .render import Column, Screen, Words
 
@@ -89,3 +93,8 @@ def probes(as_json: Json = False) -> None:
         [(Words(name, "bold"), meaning[name]) for name, _ in found],
     )
     screen.line(Words("suites:", "dim"), ", ".join(suite_names()))
+    screen.line(Words("data sets:", "dim"), ", ".join(DATASETS))
+
+
+def _first_line(kind: type[object]) -> str:
+    return (inspect.getdoc(kind) or "").partition("\n")[0]

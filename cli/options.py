@@ -95,6 +95,16 @@ Seed = Annotated[
         "--seed", metavar="N", min=0, help="Same seed, same result on one machine.", rich_help_panel=_EDIT
     ),
 ]
+Datasets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dataset",
+        metavar="NAME:PATH",
+        help="Also measure a public data set before and after, from a file, a folder or a hub id: "
+        "counterfact, zsre, tofu, rwku, wmdp, muse, lm-eval (tasks in place of a path). Repeatable.",
+        rich_help_panel=_EDIT,
+    ),
+]
 StatsDataset = Annotated[
     str | None,
     typer.Option(

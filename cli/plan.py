@@ -9,6 +9,7 @@ from typing import Any
 
 from .options import (
     ConflictChoice,
+    Datasets,
     Device,
     Dtype,
     EditorName,
@@ -32,6 +33,7 @@ def plan(
     dtype: NumberFormat = Dtype.AUTO,
     editor: EditorName = None,
     suite: SuiteName = None,
+    dataset: Datasets = None,
     seed: Seed = 0,
     on_conflict: ConflictChoice = OnConflict.STOP,
     as_json: Json = False,
@@ -41,6 +43,7 @@ def plan(
     """Check a policy and a model, and show what would be done; change nothing."""
     choices: dict[str, Any] = {"model": model, "editor": editor, "suite": suite, "seed": seed}
     choices |= {"device": device, "dtype": dtype.value, "on_conflict": on_conflict.value}
+    choices |= {"datasets": dataset or []}
     show(policy, None, as_json, quiet, show_sensitive, **choices)
 
 
@@ -70,6 +73,8 @@ def _command(policy: Path, kinds: Sequence[str] | None, choices: Mapping[str, An
     """The command that does what was planned."""
     words = ["safeedit", kinds[0] if kinds else "apply", "--policy", str(policy)]
     for name, value in choices.items():
-        if value not in (None, 0, "auto", "stop"):
+        if name == "datasets":
+            words += [word for entry in value for word in ("--dataset", entry)]
+        elif value not in (None, 0, "auto", "stop"):
             words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)

@@ -6,6 +6,7 @@ import typer
 
 from .options import (
     BaseSource,
+    Datasets,
     Device,
     Dtype,
     Json,
@@ -28,6 +29,7 @@ def probe(
     device: Device = "auto",
     dtype: NumberFormat = Dtype.AUTO,
     suite: SuiteName = None,
+    dataset: Datasets = None,
     seed: Seed = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -47,6 +49,7 @@ def probe(
             model=model,
             policy=policy,
             suite=suite,
+            datasets=dataset or (),
             base=base,
             seed=seed,
             device=device,

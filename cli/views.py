@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .answers import FactAnswers, answers
+from .exams import show_exams, stands_apart
 from .render import Cell, Column, Look, Screen, Words
 
 if TYPE_CHECKING:
@@ -196,7 +197,8 @@ def _below(run: RunSummary, names: Mapping[str | None, str]) -> str:
 
 
 def _probe_table(screen: Screen, report: ProbeReport) -> None:
-    results = [result for result in report.results if result.verdict != "SKIPPED"]
+    judged = [result for result in report.results if not stands_apart(result)]
+    results = [result for result in judged if result.verdict != "SKIPPED"]
     if results:
         columns = (
             Column("what shall hold", wraps=True),
@@ -211,6 +213,7 @@ def _probe_table(screen: Screen, report: ProbeReport) -> None:
     if skipped:
         screen.paragraph(Words(f"nothing to test: {', '.join(skipped)}", "dim"))
         screen.line()
+    show_exams(screen, report)
 
 
 def _probe(screen: Screen, result: ProbeResult) -> tuple[Cell, ...]:
@@ -230,9 +233,9 @@ def _meaning(probe: str) -> str:
     """The sentence that holds when the probe passes: the first line of its docstring."""
     import inspect
 
-    from safeedit.probes import PROBES
+    from safeedit.probes.suite import kind_of
 
-    return (inspect.getdoc(PROBES.get(probe)) or probe).splitlines()[0]
+    return (inspect.getdoc(kind_of(probe)) or probe).splitlines()[0]
 
 
 def _gate(screen: Screen, result: ProbeResult) -> Cell:

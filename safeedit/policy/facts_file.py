@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO, NoReturn
 
-from safeedit.errors import PolicyError
+from safeedit.errors import PolicyError, UsageError
+from safeedit.exams.edits import dataset_of, stated_facts
+from safeedit.exams.sources import beside
 from safeedit.policy.files import decoded, shown_path, size_in_words, why_unreadable
 from safeedit.policy.model import ChangedFact, StatedFact
 from safeedit.policy.positions import Positions, tell, validated
@@ -17,6 +19,7 @@ from safeedit.policy.problems import SHOWN, Place, Problems, shown_key
 from safeedit.policy.rules import Loc, fact_findings
 from safeedit.policy.scalars import EMPTY
 from safeedit.policy.tree import read_tree
+from safeedit.triples.catalogue import builtin_catalogue
 
 MAX_BYTES = 2**30
 MAX_LINE = 2**16
@@ -32,6 +35,8 @@ class _TwiceError(ValueError):
 def include_facts_files(data: object, policy_path: str, positions: Positions, problems: Problems) -> None:
     """Put the facts of every `facts_file` in its place as `facts`, in the policy's plain data.
 
+    A file is one of facts, one a line, or ``NAME:PATH``: what a public data set of edits states.
+
     What is wrong with a file is noted in `problems`, with that file's own lines; facts that are
     right are put in place even so, for the rules that look at all of them together.
     """
@@ -44,15 +49,24 @@ def include_facts_files(data: object, policy_path: str, positions: Positions, pr
         if not isinstance(name, str) or not name or "facts" in operation or "subjects" in operation:
             continue
         place = positions.value(("operations", index, "facts_file"))
-        if _leaves_folder(name):
+        dataset = dataset_of(name)
+        if _leaves_folder(dataset[1] if dataset else name):
             problems.add(place, "'facts_file' must be a path in or below the policy's folder")
             continue
-        path = os.path.join(os.path.dirname(policy_path), name)
+        folder = os.path.dirname(policy_path)
+        path = beside(dataset[1], folder) if dataset else os.path.join(folder, name)
         reason = ""
+        reader = _Reader(shown_path(path), op, index, problems)
         try:
-            with open(path, "rb") as file:
-                reader = _Reader(shown_path(path), op, index, problems)
-                reader.read(file)
+            if dataset:
+                _include_dataset(data, dataset[0], path, reader, op)
+            else:
+                with open(path, "rb") as file:
+                    reader.read(file)
+        except PolicyError as error:
+            reader.refuse(error)
+        except UsageError as error:
+            reason = str(error)
         except (OSError, ValueError) as error:
             reason = why_unreadable(error)
         if reason:
@@ -61,6 +75,17 @@ def include_facts_files(data: object, policy_path: str, positions: Positions, pr
             del operation["facts_file"]
             operation["facts"] = reader.facts
             positions.elsewhere[index] = (reader.name, reader.lines)
+
+
+def _include_dataset(data: object, dataset: str, path: str, reader: _Reader, op: str) -> None:
+    """The facts that a public data set states, and its relations where the policy has none of that name."""
+    stated = stated_facts(dataset, path, op)
+    for fact, place in stated.facts:
+        reader.add(fact, place)
+    if isinstance(data, dict) and isinstance(data.setdefault("relations", {}), dict):
+        known = builtin_catalogue()
+        new = {name: entry for name, entry in stated.relations.items() if name not in known}
+        data["relations"] = {**new, **data["relations"]}
 
 
 class _Reader:
@@ -133,6 +158,10 @@ class _Reader:
         if not isinstance(data, Mapping):
             self._problems.add(place, 'a line must be one fact: {"subject": …, "relation": …, "object": …}')
             return
+        self.add(data, place, text)
+
+    def add(self, data: Mapping[str, Any], place: Place, text: str = "") -> None:
+        """One fact as plain data; `text` is the line that it stands on, if it is one."""
         fact, errors = validated(self._model, data)
         if fact is None:
             tell(errors, fact_findings(data), data, self._positions(text, place), self._problems, self._under)
@@ -140,10 +169,15 @@ class _Reader:
             self.facts.append(fact)
             self.lines.append(place.line)
 
+    def refuse(self, error: PolicyError) -> None:
+        """Note what is wrong with a file that something else read."""
+        for problem in error.problems:
+            self._problems.add(Place(problem.file, problem.line, problem.column), problem.message)
+
     def _positions(self, text: str, place: Place) -> Positions:
         # JSON is YAML but for a few escapes; where it is not, the line alone must do.
         try:
-            root = read_tree(text, place.file, Problems(), first_line=place.line)
+            root = read_tree(text, place.file, Problems(), first_line=place.line) if text else None
         except PolicyError:
             root = None
         return Positions(place.file, root, place.line)

@@ -213,7 +213,7 @@ class Erase(_Operation):
     facts: Annotated[tuple[StatedFact, ...], Field(min_length=1)] | None = None
     """The facts to erase, as the model states them now."""
     facts_file: FactsFile | None = None
-    """A file of facts, one JSON object a line, in or below the policy's folder."""
+    """A file with a fact a line, or counterfact:FILE, zsre:FILE; in or below the policy's folder."""
     subjects: Annotated[tuple[NamedSubject, ...], Field(min_length=1)] | None = None
     """People; what the model knows of them is found by asking it."""
 
@@ -227,7 +227,7 @@ class Modify(_Operation):
     facts: Annotated[tuple[ChangedFact, ...], Field(min_length=1)] | None = None
     """The facts to change, with what is true now and what shall be."""
     facts_file: FactsFile | None = None
-    """A file of facts, one JSON object a line, in or below the policy's folder."""
+    """A file with a fact a line, or counterfact:FILE, zsre:FILE; in or below the policy's folder."""
 
 
 class Insert(_Operation):
@@ -239,7 +239,7 @@ class Insert(_Operation):
     facts: Annotated[tuple[StatedFact, ...], Field(min_length=1)] | None = None
     """The facts to teach."""
     facts_file: FactsFile | None = None
-    """A file of facts, one JSON object a line, in or below the policy's folder."""
+    """A file with a fact a line, or counterfact:FILE, zsre:FILE; in or below the policy's folder."""
 
 
 class Detox(_Closed):
@@ -267,6 +267,14 @@ class ProbeChoice(_Closed):
 
     suite: Name = "standard"
     """smoke, standard, or a suite file."""
+    controls: Name | None = None
+    """Facts of others that must survive: a file beside the policy, or an id of a data set."""
+    retained: Name | None = None
+    """Texts that must stay as likely as they are: a file beside the policy, or an id of a data set."""
+    prompts: Name | None = None
+    """More phrasings of the facts, for probes alone: a file beside the policy, or an id of a data set."""
+    datasets: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """Public data sets to measure before and after, each NAME:PATH."""
 
 
 class SignOff(_Closed):

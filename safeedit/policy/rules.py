@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from safeedit.exams import DATASETS
 from safeedit.policy.problems import nearest
 from safeedit.triples.catalogue import SUBJECT, builtin_catalogue
 
@@ -120,6 +121,12 @@ def policy_findings(policy: object) -> Iterator[Finding]:
                     yield Finding((*loc, "relations", place), _unknown(relation, known))
             yield from claims.person(loc, request)
     yield from claims.about_erased_people()
+    for index, entry in _texts(_get(policy, "probes"), "datasets"):
+        name, _, path = entry.partition(":")
+        if name not in DATASETS or not path:
+            meant = nearest(name, DATASETS.names())
+            hint = f"did you mean '{meant}'?" if meant and path else f"NAME is {' | '.join(DATASETS)}"
+            yield Finding(("probes", "datasets", index), f"an entry of 'datasets' must be NAME:PATH; {hint}")
 
 
 def all_findings(policy: object) -> Iterator[Finding]:

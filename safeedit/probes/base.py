@@ -139,6 +139,10 @@ class Probe(ABC, Generic[P, Seen]):
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options = self.options_model.model_validate(dict(options or {}))
 
+    def settings(self) -> Mapping[str, Any]:
+        """The options that decide an outcome, as JSON values, for a commitment."""
+        return self.options.model_dump(mode="json")
+
     @property
     @abstractmethod
     def protocol(self) -> str:

@@ -1,8 +1,8 @@
 """Facts of other people that must survive an edit, and prose that the model must go on writing well.
 
-Where they come from, in this order: the files that the suite names; `controls.jsonl` and
-`retained.jsonl` in the model's own folder; the common knowledge and the plain English that ship
-with safeedit.
+Where they come from, in this order: what the policy names; the files that the suite names;
+`controls.jsonl` and `retained.jsonl` in the model's own folder; the common knowledge and the plain
+English that ship with safeedit.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ def load_controls(model_folder: Path | None, suite: Suite) -> Controls:
         PolicyError: a file cannot be read, or a line of it is not a control.
     """
     shipped = files("safeedit_probes") / "prompts"
-    facts = _rows(
+    facts = suite.own.facts or _rows(
         _source(suite.controls, model_folder, CONTROLS_FILE, shipped / "common_facts.jsonl"),
         _FactRow,
         lambda row: ControlFact(row.subject, row.relation, row.object, tuple(row.aliases)),
     )
-    texts = _rows(
+    texts = suite.own.texts or _rows(
         _source(suite.retained, model_folder, RETAINED_FILE, shipped / "plain_english.jsonl"),
         _TextRow,
         lambda row: row.text,

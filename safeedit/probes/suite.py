@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +12,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from safeedit.errors import UsageError
+from safeedit.exams import DATASETS, PREFIX
+from safeedit.exams.own import Material
 from safeedit.policy.files import read_bounded, shown_path
 from safeedit.policy.positions import Positions, validated
 from safeedit.policy.problems import Place, Problems, one_of
@@ -85,6 +87,8 @@ class Suite:
     retained: Path | None
     document: Mapping[str, Any]
     """The suite as JSON values, defaults filled in, for a commitment."""
+    own: Material = field(default_factory=Material)
+    """What a request brings of its own; it comes before what the suite and the model bring."""
 
 
 def suite_names() -> tuple[str, ...]:
@@ -125,7 +129,7 @@ def _read(path: Path) -> Suite:
         problems.add(place, _told(error))
     problems.raise_if_any()
     assert document is not None
-    entries = _entries(document, positions, problems)
+    entries = _entries(document, path.parent, positions, problems)
     problems.raise_if_any()
     return Suite(
         name=document.name,
@@ -141,7 +145,7 @@ def _read(path: Path) -> Suite:
                 {
                     "id": entry.probe.id,
                     "required": entry.required,
-                    "options": entry.probe.options.model_dump(mode="json"),
+                    "options": dict(entry.probe.settings()),
                     "gates": [gate.model_dump(mode="json") for gate in entry.gates],
                 }
                 for entry in entries
@@ -150,17 +154,20 @@ def _read(path: Path) -> Suite:
     )
 
 
-def _entries(document: _Document, positions: Positions, problems: Problems) -> tuple[Entry, ...]:
+def _entries(
+    document: _Document, folder: Path, positions: Positions, problems: Problems
+) -> tuple[Entry, ...]:
     found: dict[str, Entry] = {}
     for index, entry in enumerate(document.probes):
         here: Loc = ("probes", index)
-        if entry.id not in PROBES:
-            problems.add(positions.value((*here, "id")), f"the probe {one_of(entry.id, PROBES.names())}")
+        kind = kind_of(entry.id)
+        if kind is None:
+            names = (*PROBES.names(), *(f"{PREFIX}{name}" for name in DATASETS))
+            problems.add(positions.value((*here, "id")), f"the probe {one_of(entry.id, names)}")
             continue
         if entry.id in found:
             problems.add(positions.value((*here, "id")), "this probe is already listed; list it once")
             continue
-        kind = PROBES.get(entry.id)
         _, errors = validated(kind.options_model, entry.options)
         for error in errors:
             loc = (*here, "options", *error["loc"])
@@ -168,18 +175,35 @@ def _entries(document: _Document, positions: Positions, problems: Problems) -> t
             fields = kind.options_model.model_fields
             told = f"an option {one_of(error['loc'][-1], fields)}" if unknown and fields else _told(error)
             problems.add(positions.key(loc) if unknown else positions.value(loc), told)
-        if not entry.gates:
+        if not kind.gateable and entry.required:
+            problems.add(positions.value(here), "this probe is advice and decides nothing: required: false")
+        elif not entry.gates and kind.gateable and (entry.required or not entry.id.startswith(PREFIX)):
             problems.add(positions.value(here), "a probe needs at least one gate under 'gates'")
         for number, gate in enumerate(entry.gates):
             if gate.on not in kind.gateable:
-                known = ", ".join(sorted(kind.gateable))
+                known = ", ".join(sorted(kind.gateable)) or "none, it is advice"
                 place = positions.value((*here, "gates", number, "on"))
                 problems.add(place, f"this probe gives no such figure; a gate may stand on: {known}")
         if not errors:
-            found[entry.id] = Entry(kind(entry.options), entry.required, tuple(entry.gates))
+            options = _beside(folder, entry.options) if entry.id.startswith(PREFIX) else entry.options
+            found[entry.id] = Entry(kind(options), entry.required, tuple(entry.gates))
     if found and not any(entry.required for entry in found.values()):
         problems.add(positions.value(("probes",)), "at least one probe must be required")
     return tuple(found.values())
+
+
+def _beside(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a data set's probe; files lie relative to the suite, and an id stays one."""
+    paths = [str(folder / p) if (folder / p).exists() else p for p in options.get("paths", ())]
+    return {**options, "paths": paths}
+
+
+def kind_of(probe: str) -> type[Probe[Any, Any]] | None:
+    """The class of a probe or of a data set's probe; None where there is none of that id."""
+    if probe in PROBES:
+        return PROBES.get(probe)
+    name = probe.removeprefix(PREFIX)
+    return DATASETS.get(name) if probe != name and name in DATASETS else None
 
 
 def _told(error: Mapping[str, Any]) -> str:

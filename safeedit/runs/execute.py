@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +58,7 @@ def apply(
     progress: Progress | None = None,
     kinds: str | Collection[str] | None = None,
     on_conflict: str = "stop",
+    datasets: Iterable[str] = (),
 ) -> Run:
     """Carry out a policy and judge the result; everything is recorded in a run folder.
 
@@ -81,6 +82,7 @@ def apply(
         kinds: the kinds of operation that the policy may hold; all by default.
         on_conflict: with a run as model: what to do where the policy contradicts or repeats what that
             run, or one that it stands on, did: `stop`, or `replace` to let this policy win.
+        datasets: public data sets to measure before and after, each `NAME:PATH`.
 
     Returns:
         the run, whatever its verdict.
@@ -107,6 +109,7 @@ def apply(
             save_model=save_model,
             statistics=statistics,
             on_conflict=on_conflict,
+            datasets=datasets,
             tell=progress or (lambda stage, done, total: None),
             watch=watch,
         )
@@ -178,7 +181,7 @@ class _Execution:
     def _register_policy(self) -> None:
         policy = self.job.request.policy
         commitment = stored.keep_request(
-            self.folder, self.job.request, self.job.suite_source, self.job.statistics
+            self.folder, self.job.request, self.job.suite_source, self.job.statistics, self.job.own
         )
         due = policy.due()
         self.folder.update(

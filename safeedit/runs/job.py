@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeedit.editors.base import Editor
 from safeedit.errors import UsageError
+from safeedit.exams.own import OwnData, own_data, with_own_data
 from safeedit.policy import Policy
 from safeedit.probes.suite import Suite, load_suite
 from safeedit.runs import lineage, stored
@@ -53,6 +54,8 @@ class Job:
     compared: Compared
     """What of the request that run, and those below it, have settled already."""
     tell: Progress
+    own: OwnData = field(default_factory=OwnData)
+    """Where the data lies that the request brings."""
     statistics: str | None = None
     """Where `corpus` is from, as the caller said it."""
     replaces: RunRecord | None = None
@@ -94,10 +97,14 @@ def prepare(
     save_model: bool,
     statistics: str | os.PathLike[str] | None,
     on_conflict: str,
+    datasets: Iterable[str] = (),
+    own: OwnData | None = None,
     tell: Progress,
     watch: Stopwatch,
 ) -> Job:
     """The job that the arguments of `apply` describe; nothing is loaded and nothing written.
+
+    `own`, where it is given, says where the request's data lies, in place of policy and `datasets`.
 
     Raises:
         UsageError: it cannot be done as asked.
@@ -107,7 +114,8 @@ def prepare(
         request = read_request(policy, kinds)
     chosen = chosen_editor(request, editor, params)
     probes = suite_source(request, suite)
-    loaded_suite = load_suite(probes)
+    own = own_data(request.policy, request.folder, datasets) if own is None else own
+    loaded_suite = with_own_data(load_suite(probes), own)
     if save_model and chosen.beside_weights:
         raise UsageError(
             f"editor {chosen.name} keeps what it learns beside the weights, which no checkpoint can "
@@ -139,5 +147,6 @@ def prepare(
         parent=parent,
         compared=compared,
         tell=tell,
+        own=own,
         statistics=os.fspath(statistics) if statistics is not None else None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from safeedit.exams.own import with_prompts
 from safeedit.probes.controls import load_controls
 from safeedit.probes.report import ProbeReport
 from safeedit.probes.runner import ProbePack, build_pack, measure
@@ -26,11 +27,12 @@ def pack_for(
     """Every prompt for `facts` under `suite`, with the controls that belong to the model.
 
     Raises:
-        PolicyError: the controls' files are not valid.
+        PolicyError: the controls' files are not valid, or the policy's prompts fit no fact.
         UsageError: the controls use a relation that is not in the catalogue.
         ProbeError: a probe could not decide its prompts.
     """
     controls = load_controls(loaded.folder, suite)
+    facts = with_prompts(facts, suite.own.prompts)
     return build_pack(suite, facts, controls, request.catalogue, seed, assurance=request.policy.assurance)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from safeedit.editors.base import Editor
+from safeedit.exams.own import own_data, with_own_data
 from safeedit.policy import Policy
 from safeedit.policy.answers import says
 from safeedit.policy.edits import edits_for
@@ -163,6 +164,7 @@ def plan(
     progress: Progress | None = None,
     kinds: str | Collection[str] | None = None,
     on_conflict: str = "stop",
+    datasets: Iterable[str] = (),
 ) -> Plan:
     """What `apply` would do with the same arguments; the model is asked, and nothing is changed.
 
@@ -175,7 +177,8 @@ def plan(
     def work() -> Plan:
         request = read_request(policy, kinds)
         chosen = chosen_editor(request, editor, params)
-        probes = load_suite(suite_source(request, suite))
+        own = own_data(request.policy, request.folder, datasets)
+        probes = with_own_data(load_suite(suite_source(request, suite)), own)
         source = model.path if isinstance(model, Run) else model
         compared = compare(request, check_model(source, device, dtype), on_conflict)
         made = _plan(request, chosen, probes, get_model(source, device, dtype), seed, progress)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from dataclasses import replace
 
 from safeedit.errors import ProbeError, UsageError
+from safeedit.exams.own import own_data, placed, with_own_data
 from safeedit.policy import Policy
 from safeedit.policy.requested import requested_facts
 from safeedit.policy.resolve import resolve_subjects
@@ -36,6 +39,7 @@ def probe(
     seed: int = 0,
     device: str = "auto",
     dtype: str = "auto",
+    datasets: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> ProbeReport:
     """Measure again, and judge by the gates of the suite.
@@ -56,6 +60,7 @@ def probe(
         seed: with `model`: the same seed gives the same probes.
         device: see `load_model`.
         dtype: with `model`: see `load_model`.
+        datasets: public data sets to measure too, each `NAME:PATH`.
         progress: called with (stage, done, in all).
 
     Raises:
@@ -69,11 +74,12 @@ def probe(
         if run is not None:
             if policy is not None or model is not None:
                 raise UsageError("give a run, or a model and a policy, not both")
-            return _probe_run(finished_run(run), suite, base, device, tell)
+            return _probe_run(finished_run(run), suite, base, device, tuple(datasets), tell)
         if policy is None:
             raise UsageError("give a run, or a model together with a policy that says what to ask for")
         request = read_request(policy)
-        chosen = load_suite(suite_source(request, suite))
+        own = own_data(request.policy, request.folder, datasets)
+        chosen = with_own_data(load_suite(suite_source(request, suite)), own)
         check_model(model, device, dtype)
         return _probe_model(request, chosen, model, base, (device, dtype), seed, tell)
 
@@ -85,6 +91,7 @@ def _probe_run(
     suite: str | os.PathLike[str] | None,
     base: ModelSource,
     device: str,
+    datasets: tuple[str, ...],
     tell: Progress,
 ) -> ProbeReport:
     if stored.FACTS not in folder.vault.names():
@@ -92,7 +99,11 @@ def _probe_run(
     facts = stored.kept_facts(folder)
     policy, registered = stored.kept_request(folder)
     request = read_request(policy)
-    chosen = load_suite(registered if suite is None else suite)
+    kept = stored.kept_own(folder)
+    own = replace(kept, datasets=tuple(dict.fromkeys((*kept.datasets, *placed(datasets)))))
+    source = load_suite(registered if suite is None else suite)
+    # More data sets are checked, as everything is, before a model is loaded.
+    chosen, more = with_own_data(source, kept), with_own_data(source, own)
     loaded = base_model(folder, base, device)
     pack = pack_for(request, chosen, facts, loaded, folder.record.seed or 0)
     commitment = folder.redactor.commitment(pack.material())
@@ -102,6 +113,10 @@ def _probe_run(
             f"{folder.path}: the probes are not those that the run registered: the suite, the controls or "
             "the relation catalogue have changed since; choose a suite to measure with it instead"
         )
+    if own != kept:
+        # Beside what was registered, which still holds, they make another measurement.
+        pack, same = pack_for(request, more, facts, loaded, folder.record.seed or 0), False
+        commitment = folder.redactor.commitment(pack.material())
     before = measured("baseline", pack, loaded, None, tell)
     patch = edit_of(folder)
     if patch is None:

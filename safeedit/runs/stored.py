@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeedit.errors import UsageError
+from safeedit.exams.own import OwnData
 from safeedit.policy import Policy
 from safeedit.runs.folder import RunFolder
 from safeedit.runs.keys import KeyMissingError
@@ -25,10 +26,11 @@ BASE, EDITED, PATCH, POLICY, PROBES = "base_model", "edited_model", "patch", "po
 """Names of digests in the run's record."""
 
 
-def keep_request(run: RunFolder, request: Request, suite: str, statistics: str | None) -> str:
-    """Put the request, with where suite and texts are, into the vault; a keyed commitment to the policy."""
+def keep_request(run: RunFolder, request: Request, suite: str, statistics: str | None, own: OwnData) -> str:
+    """Put the request, with where suite and data are, into the vault; a keyed commitment to the policy."""
     content = request.policy.model_dump(mode="json", exclude_none=True)
-    kept = {"text": request.text, "policy": content, "suite": suite, "statistics": statistics}
+    kept: dict[str, Any] = {"text": request.text, "policy": content, "suite": suite, "statistics": statistics}
+    kept["own"] = own.to_json()
     run.vault.put(REQUEST, kept)
     return run.redactor.commitment(content)
 
@@ -43,6 +45,11 @@ def kept_statistics(run: RunFolder) -> str | None:
     """The texts that key statistics were taken from, as `apply` was told; None for the default."""
     found: str | None = run.vault.get(REQUEST).get("statistics")
     return found
+
+
+def kept_own(run: RunFolder) -> OwnData:
+    """Where the data lies that a run's request brought."""
+    return OwnData.from_json(run.vault.get(REQUEST).get("own"))
 
 
 def keep_facts(run: RunFolder, facts: Sequence[Fact]) -> str:

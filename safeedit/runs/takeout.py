@@ -114,6 +114,7 @@ def take_out(
             statistics=stored.kept_statistics(old),
             # What was decided for the old run holds for what is left of it.
             on_conflict="replace",
+            own=stored.kept_own(old),
             tell=progress or (lambda stage, done, total: None),
             watch=watch,
         )

@@ -11,6 +11,7 @@ import pytest
 import safeedit_probes
 
 from safeedit.errors import PolicyError, UsageError
+from safeedit.exams import DATASETS
 from safeedit.probes import PROBES
 from safeedit.probes.base import Probe
 from safeedit.probes.suite import load_suite, suite_names
@@ -18,7 +19,7 @@ from safeedit.probes.suite import load_suite, suite_names
 FOLDER = Path(safeedit_probes.__file__).parent
 
 
-@pytest.mark.parametrize("name", ["smoke", "standard"])
+@pytest.mark.parametrize("name", ["smoke", "standard", "full"])
 def test_shipped_suites_load_and_are_json(name: str) -> None:
     suite = load_suite(name)
     assert suite.name == name
@@ -33,14 +34,30 @@ def test_smoke_says_that_it_is_no_evidence() -> None:
     assert load_suite("standard").evidence
 
 
-def test_the_standard_suite_runs_every_probe_that_ships() -> None:
-    assert {entry.probe.id for entry in load_suite("standard").entries} == set(PROBES.names())
+@pytest.mark.parametrize("name", ["standard", "full"])
+def test_a_suite_that_is_evidence_runs_every_probe_that_ships(name: str) -> None:
+    assert {entry.probe.id for entry in load_suite(name).entries} == set(PROBES.names())
     assert set(suite_names()) == {path.stem for path in (FOLDER / "suites").glob("*.yaml")}
+
+
+def test_full_gates_as_standard_does_and_asks_no_less() -> None:
+    """What passes the one by its settings alone would be a hole in the other."""
+    some, most = ({e.probe.id: e for e in load_suite(name).entries} for name in ("standard", "full"))
+    for name, entry in some.items():
+        assert (entry.gates, entry.required) == (most[name].gates, most[name].required), name
+        less = entry.probe.options.model_dump()
+        more = most[name].probe.options.model_dump()
+        for option, value in less.items():
+            if isinstance(value, int | float):
+                assert more[option] >= value, (name, option)
+            else:
+                assert more[option] == value or set(more[option]) >= set(value), (name, option)
 
 
 def test_every_probe_file_is_registered_under_its_own_name() -> None:
     files = {path.stem for path in FOLDER.glob("*_*.py") if not path.stem.startswith("_")}
-    assert files == {name.replace(".", "_") for name in PROBES}
+    data_sets = {f"dataset_{name.replace('-', '_')}" for name in DATASETS}
+    assert files == {name.replace(".", "_") for name in PROBES} | data_sets
 
 
 @pytest.mark.parametrize("name", sorted(PROBES))
@@ -52,7 +69,7 @@ def test_every_probe_says_what_it_measures(name: str) -> None:
     text = " ".join((probe.__doc__ or "").split())
     for word in ("Metric:", "Unit:", "Protocol:"):
         assert word in text, word
-    assert probe.gateable
+    assert bool(probe.gateable) == (probe.family != "membership")
     assert probe().protocol
 
 
@@ -105,6 +122,13 @@ WRONG = [
         "name: x\nprobes:\n" + ("  - {id: forgetting.direct, " + GATE + "}\n") * 2,
         "4:10",
         "already listed",
+    ),
+    ("name: x\nprobes:\n  - {id: membership.scores}\n", "3:5", "is advice and decides nothing"),
+    (
+        "name: x\nprobes:\n  - {id: forgetting.direct, " + GATE + "}\n"
+        "  - {id: membership.scores, required: false, gates: [{on: after, op: <=, value: 1}]}\n",
+        "4:59",
+        "may stand on: none, it is advice",
     ),
     (
         "name: x\nprobes:\n  - {id: forgetting.direct, required: false, " + GATE + "}\n",
