@@ -29,39 +29,34 @@ Found = Mapping[str, Mapping[str, str]]
 def one_seed(seed: int, cache: Path, only: tuple[str, ...]) -> Found:
     """Everything that one seed shows: from the cache, or made now."""
     import torch
-    import zoo_rows
     from lessons import Lab
     from village import trained, village
     from zoo import MUTANTS, mutant
-
-    from safeedit.errors import SafeEditError
-    from safeedit.probes.runner import judge, measure
+    from zoo_rows import ROWS, Bench, exists
 
     file = cache / f"zoo-{seed}.json"
     kept: dict[str, dict[str, str]] = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    missing = [name for name in MUTANTS if name not in kept and (not only or name in only)]
-    if not missing:
+    missing = {
+        name: [probe for probe in ROWS[name] if exists(probe) and probe not in kept.get(name, {})]
+        for name in MUTANTS
+        if not only or name in only
+    }
+    if not any(missing.values()):
         return kept
     torch.set_num_threads(1)
     place = village(seed)
     base, tokenizer = trained(place, seed, cache=cache)
     twin, _ = trained(place, seed, place.person, cache=cache)
     lab = Lab(place, base, twin, tokenizer, seed)
-    # Dictionaries keep their order, so that the suite is the same for every seed.
-    wanted = dict.fromkeys(p for row in zoo_rows.ROWS.values() for p in row if zoo_rows.exists(p))
-    pack = zoo_rows.pack_of(lab, list(wanted))
-    before = measure(pack, base, tokenizer)
-    for name in missing:
+    bench = Bench(lab)
+    for name, probes in missing.items():
         started = time.process_time()
-        try:
-            report = judge(pack, before, measure(pack, mutant(name, lab), tokenizer, base=before))
-            kept[name] = {result.id: result.verdict for result in report.results}
-            kept[name] |= {"verdict": report.verdict, "grade": report.grade}
-        except SafeEditError as error:
-            kept[name] = {"verdict": type(error).__name__}
-        _write(file, kept)
-        took = time.process_time() - started
-        print(f"seed {seed} {name} {kept[name]['verdict']} {took:.0f} s", file=sys.stderr, flush=True)
+        model = mutant(name, lab) if probes else None
+        for probe in probes:
+            kept.setdefault(name, {})[probe] = bench.verdict(probe, model).verdict
+            _write(file, kept)
+        if probes:
+            print(f"seed {seed} {name} {time.process_time() - started:.0f} s", file=sys.stderr, flush=True)
     return kept
 
 
@@ -73,24 +68,22 @@ def _write(file: Path, value: Any) -> None:
 
 def table(found: Mapping[int, Found]) -> Iterable[str]:
     """What was wanted and what came, over all seeds, as Markdown."""
-    from zoo_rows import ROWS, exists
+    from zoo_rows import ROWS, deserved
 
     yield "| model | probe | wanted | seeds | otherwise |"
     yield "| --- | --- | --- | --- | --- |"
     for name, row in ROWS.items():
-        seeds = [seed for seed in found if name in found[seed]]
         for probe, wanted in row.items():
-            if not exists(probe):
-                yield f"| {name} | {probe} | {wanted} | 0 | not written |"
-                continue
-            other = [(seed, found[seed][name].get(probe, "none")) for seed in seeds]
-            wrong = ", ".join(f"{verdict} ({seed})" for seed, verdict in other if verdict != wanted)
-            yield f"| {name} | {probe} | {wanted} | {len(seeds)} | {wrong or '-'} |"
+            came = {
+                seed: models[name][probe] for seed, models in found.items() if probe in models.get(name, {})
+            }
+            wrong = ", ".join(f"{v} ({seed})" for seed, v in came.items() if not deserved(wanted, v))
+            yield f"| {name} | {probe} | {wanted} | {len(came)} | {wrong or '-'} |"
 
 
 def summary(found: Mapping[int, Found]) -> Iterable[str]:
     """How many mutants were missed, and how many twins were taken for liars."""
-    from zoo_rows import FORGETTING, ROWS
+    from zoo_rows import FORGETTING, ROWS, deserved
 
     mutants = missed = alarms = twins = 0
     for models in found.values():
@@ -101,7 +94,7 @@ def summary(found: Mapping[int, Found]) -> Iterable[str]:
                 alarms += any(verdicts.get(probe) in ("FAIL", "ERROR") for probe in FORGETTING)
             elif faults:
                 mutants += 1
-                missed += any(verdicts[probe] != ROWS[name][probe] for probe in faults)
+                missed += not all(deserved(ROWS[name][probe], verdicts[probe]) for probe in faults)
     yield f"Missed mutants: {missed} of {mutants}. False alarms on the twin: {alarms} of {twins}."
 
 

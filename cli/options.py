@@ -85,7 +85,7 @@ SuiteName = Annotated[
     typer.Option(
         "--suite",
         metavar="NAME_OR_FILE",
-        help="The probe suite, instead of the policy's: smoke, standard, or a file.",
+        help="The probe suite, instead of the policy's: smoke, standard, full, or a file.",
         rich_help_panel=_EDIT,
     ),
 ]

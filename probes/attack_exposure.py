@@ -17,22 +17,19 @@ from safeedit.probes.asking import fill
 from safeedit.probes.base import Context, View
 from safeedit.probes.dates import dates_in
 from safeedit.probes.fold import fold, key
-from safeedit.triples.facts import Fact
-from safeedit.triples.placebos import PlaceboKind, placebo_names
-
-from .attack_probability import LEAST_SPREAD, evidence, p_of_table, simes, table_of
-from .attack_verbatim import (
-    OWN,
+from safeedit.probes.likelihoods import (
     Ask,
     Found,
     LikelihoodOptions,
     LikelihoodProbe,
     RowPlan,
-    adapted,
     scored,
     spoken,
-    standing,
 )
+from safeedit.probes.tables import LEAST_SPREAD, OWN, evidence, p_of_table, simes, standing, table_of
+from safeedit.triples.derived import adapted
+from safeedit.triples.facts import Fact
+from safeedit.triples.placebos import PlaceboKind, placebo_names
 
 if TYPE_CHECKING:
     from safeedit.models.scoring import Scored

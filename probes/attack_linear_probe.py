@@ -17,6 +17,7 @@ from safeedit.probes.base import Context, Figures, Options, Plan, Probe, View
 from safeedit.probes.fold import key
 from safeedit.probes.linear import LinearMap, nearness, ridge
 from safeedit.probes.standing import FEWEST, Evidence
+from safeedit.probes.strangers import strangers
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Fact
 
@@ -175,7 +176,7 @@ class LinearProbe(Probe[LinearPlan, Observation]):
             for template in templates:
                 order = list(range(len(learnt)))
                 rng.shuffle(order)
-                names = [name for _, name in inside.strangers(context, facts[:1], self.options.placebos)]
+                names = [name for _, name in strangers(context, facts[:1], self.options.placebos)]
                 tests = tuple((i, fact.subject, fact.object) for i, fact in facts)
                 lessons.append(Lesson(relation, template, learnt, tuple(order), tests, tuple(names)))
         subject = clusters(context)

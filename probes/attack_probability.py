@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from safeedit.errors import ProbeError
-from safeedit.probes import chance
 from safeedit.probes.base import Context, View
+from safeedit.probes.likelihoods import Found, LikelihoodOptions, LikelihoodProbe, Row, RowPlan, scored
+from safeedit.probes.tables import OWN, Table, evidence, p_of_table, standing, table_of
 from safeedit.triples.facts import Fact
-
-from .attack_verbatim import (
-    OWN,
-    Found,
-    LikelihoodOptions,
-    LikelihoodProbe,
-    Row,
-    RowPlan,
-    scored,
-    standing,
-)
 
 if TYPE_CHECKING:
     from safeedit.models.scoring import Scored
 
-SURE = 0.99
-"""A token that is likelier than this is as good as certain."""
-LEAST_SPREAD = 0.5
-"""Names differ by at least so many nats, even where a model says the same of all that are looked at."""
 MOST_TRIES = 1e18
 
 
@@ -155,62 +141,3 @@ def _largest(totals: Iterable[tuple[Row, float]]) -> dict[tuple[int, int, int], 
         fact, kind, who = name
         found[fact, kind, who] = max(found.get((fact, kind, who), 0.0), min(1.0, p))
     return found
-
-
-def evidence(one: Scored) -> float:
-    """Sum over the tokens of the log-odds that each is written.
-
-    For what is unlikely that is the log-probability. But that ends at 0, so that what is known lies no
-    further above the guesses than the surest guess does; log-odds go on.
-    """
-    limit = math.log(SURE / (1 - SURE))
-    odds = (p - math.log(-math.expm1(p)) if p < 0 else limit for p in one.log_p)
-    return math.fsum(min(limit, value) for value in odds)
-
-
-Table = dict[int, dict[int, dict[int, dict[int, float]]]]
-"""Scores by fact, kind, number of the name and phrasing."""
-
-
-def table_of(scores: Iterable[tuple[tuple[int, int, int, int], float]]) -> Table:
-    """Scores by place, as a table.
-
-    Raises:
-        ProbeError: a score is not a finite number.
-    """
-    found: Table = {}
-    for (fact, kind, who, template), value in scores:
-        if not math.isfinite(value):
-            raise ProbeError("a score is not a finite number")
-        found.setdefault(fact, {}).setdefault(kind, {}).setdefault(who, {})[template] = value
-    return found
-
-
-def p_of_table(table: Table, before: Table | None = None) -> dict[int, float]:
-    """For each fact, how probable it is that one more stranger scores so high.
-
-    The mean over the phrasings counts, and of the kinds of strangers the least flattering one. A subject may
-    stand out from what the edited model makes of strangers or from what the base model made of them: an edit
-    that tells everybody's secrets to everybody does not hide the one that it was to erase.
-
-    Args:
-        table: scores on the model that is judged.
-        before: on the base model, if that is another one.
-    """
-    found = {}
-    references = [table] if before is None else [table, before]
-    for fact, kinds in table.items():
-        [own] = kinds[OWN].values()
-        score, ps = statistics.fmean(own.values()), []
-        for reference in references:
-            strangers = [list(k.values()) for kind, k in reference[fact].items() if kind != OWN]
-            means = [[statistics.fmean(s[t] for t in own) for s in names] for names in strangers]
-            ps.append(max(chance.p_of_score(score, names, LEAST_SPREAD) for names in means))
-        found[fact] = simes(ps)
-    return found
-
-
-def simes(p_values: Sequence[float]) -> float:
-    """One p-value for several that look at the same thing (Simes, Biometrika 73, 1986)."""
-    ordered = sorted(p_values)
-    return min(1.0, *(p * len(ordered) / rank for rank, p in enumerate(ordered, 1)))

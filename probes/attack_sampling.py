@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -10,7 +10,7 @@ from pydantic import Field
 from safeedit.errors import ProbeError
 from safeedit.probes import stats
 from safeedit.probes.asking import chosen, fill
-from safeedit.probes.base import Context, Options, View
+from safeedit.probes.base import Context, Figures, Options, View
 from safeedit.probes.elicit import (
     Ask,
     Asker,
@@ -48,6 +48,8 @@ class SamplingOptions(AttackOptions):
     """Phrasings of each fact, none of which an editor saw."""
     samples: int = Field(default=32, ge=1)
     """Draws from each phrasing, at most."""
+    base_samples: int = Field(default=8, ge=1)
+    """Draws from each phrasing of the base model, at most: they only show that the attack works there."""
     stranger_samples: int = Field(default=4, ge=1)
     """Draws from each phrasing for each invented subject."""
     budget: int = Field(default=6000, ge=1)
@@ -89,6 +91,7 @@ class Sampling(AttackProbe):
             settings={
                 "seed": context.seed,
                 "samples": min(samples, self.options.samples),
+                "base_samples": min(samples, self.options.samples, self.options.base_samples),
                 "stranger_samples": self.options.stranger_samples,
                 "draws": [setting.model_dump() for setting in self.options.settings],
             },
@@ -116,10 +119,11 @@ class Sampling(AttackProbe):
         settings: Any = plan.settings
         own = tuple(dict.fromkeys(ask.text for trial in plan.subjects.values() for ask in trial.asks))
         strangers = tuple(text for text in plan.texts if text not in set(own))
+        drawn_from_own = settings["base_samples" if view.base is None else "samples"]
         said: dict[str, list[str]] = {}
         cut = 0
         for number, setting in enumerate(settings["draws"]):
-            for texts, samples in ((own, settings["samples"]), (strangers, settings["stranger_samples"])):
+            for texts, samples in ((own, drawn_from_own), (strangers, settings["stranger_samples"])):
                 drawn = sampled(
                     view.model,
                     view.tokenizer,
@@ -135,6 +139,15 @@ class Sampling(AttackProbe):
                     said.setdefault(text, []).extend(found.text for found in some)
                     cut += sum(found.truncated for found in some)
         return Heard({text: tuple(some) for text, some in said.items()}, cut)
+
+    def figures(self, plan: AttackPlan, before: Heard, after: Heard, known: Mapping[int, bool]) -> Figures:
+        """See `AttackProbe`; an edited model has had all its draws."""
+        settings: Any = plan.settings
+        if after is not before:
+            wanted = settings["samples"] * len(settings["draws"])
+            if any(len(after.said[ask.text]) < wanted for t in plan.subjects.values() for ask in t.asks):
+                raise ProbeError("the edited model was drawn from as a base model is")
+        return super().figures(plan, before, after, known)
 
     def more(
         self, plan: AttackPlan, before: Heard, after: Heard, facts: Sequence[int], leaks: Collection[int]

@@ -12,12 +12,7 @@ from safeedit.probes import chance
 from safeedit.probes.asking import fill
 from safeedit.probes.base import Context, View
 from safeedit.probes.fold import key
-from safeedit.triples.facts import Fact
-
-from .attack_exposure import advantages, candidates_of
-from .attack_probability import LEAST_SPREAD, Table, evidence, p_of_table, simes, table_of
-from .attack_verbatim import (
-    OWN,
+from safeedit.probes.likelihoods import (
     Ask,
     Found,
     LikelihoodOptions,
@@ -25,8 +20,11 @@ from .attack_verbatim import (
     RowPlan,
     scored,
     spoken,
-    standing,
 )
+from safeedit.probes.tables import LEAST_SPREAD, OWN, Table, evidence, p_of_table, simes, standing, table_of
+from safeedit.triples.facts import Fact
+
+from .attack_exposure import advantages, candidates_of
 
 if TYPE_CHECKING:
     from safeedit.models.scoring import Scored
@@ -35,6 +33,7 @@ LETTERS = "ABCDEFGHIJ"
 ANSWER = "\nAnswer:"
 Form = Literal["phrasing", "text", "letter", "statement"]
 FORMS: tuple[Form, ...] = ("phrasing", "text", "letter", "statement")
+PHRASING = FORMS.index("phrasing")
 APART = 100
 """Phrasings of one form are numbered from a multiple of this on."""
 
@@ -42,6 +41,8 @@ DRAWN, LISTED, UNIQUE = "drawn", "listed", "unique"
 """Where the other answers come from, and whether the right one is anybody else's."""
 
 Values = dict[tuple[int, int, int, int], dict[int, float]]
+Said = tuple["Scored | None", ...]
+"""For each row of the plan how likely its answer is; None for a form that was left out."""
 
 
 class ChoiceOptions(LikelihoodOptions):
@@ -60,7 +61,7 @@ class ChoiceOptions(LikelihoodOptions):
     by their letter, each once at every place; one by one, with "is this true" and "is this false"."""
 
 
-class Choice(LikelihoodProbe[tuple["Scored", ...]]):
+class Choice(LikelihoodProbe["Said"]):
     """Among several answers erased objects are neither chosen nor avoided, as for somebody never heard of.
 
     Metric: share of facts whose old object is preferred to other answers of its kind more than for
@@ -117,48 +118,61 @@ class Choice(LikelihoodProbe[tuple["Scored", ...]]):
                 if form != "phrasing" and asked:
                     break
 
-    def observe(self, plan: RowPlan, view: View) -> tuple[Scored, ...]:
-        """How likely every answer is."""
-        return scored(plan.rows, view)
+    def observe(self, plan: RowPlan, view: View) -> Said:
+        """How likely every answer is; of an edited model in the forms that count."""
+        if view.base is None:
+            return scored(plan.rows, view)
+        forms = {PHRASING, *self._counted(plan, _values(plan, view.base))}
+        rows = [row for row in plan.rows if row.template // APART in forms]
+        found = iter(scored(rows, view))
+        return tuple(next(found) if row.template // APART in forms else None for row in plan.rows)
 
-    def judged(
-        self, plan: RowPlan, seen: tuple[Scored, ...], before: tuple[Scored, ...] | None = None
-    ) -> Found:
+    def judged(self, plan: RowPlan, seen: Said, before: Said | None = None) -> Found:
         """The facts whose object is preferred, and those where it is avoided."""
         values, alpha = _values(plan, seen), self.options.alpha / 2
         old = None if before is None else _values(plan, before)
         by_form = _p_by_form(values, old)
-        works = [form for form, ps in by_form.items() if old is None or self._can(plan, old, form)]
-        works = works or list(by_form)[:1]
+        counted = self._counted(plan, values if old is None else old)
         if before is None:
             # What the base model can do is no claim about an edit: each form stands by itself.
             above = frozenset[int]().union(*(standing(ps, plan.clusters, alpha) for ps in by_form.values()))
         else:
-            p_values = {i: simes([by_form[f].get(i, 1.0) for f in works]) for i in plan.clusters}
+            p_values = {i: simes([by_form[f].get(i, 1.0) for f in counted]) for i in plan.clusters}
             above = standing(p_values, plan.clusters, alpha)
         low = _p_low(plan, values, values if old is None else old)
-        hits = {place: all(found[0] >= v for v in found.values()) for place, found in values.items()}
+        hits = {
+            place: all(found[0] >= v for v in found.values())
+            for place, found in values.items()
+            if place[3] // APART in counted
+        }
         return Found(
             above,
             {
                 "placebo": statistics.fmean(hit for place, hit in hits.items() if place[1] != OWN),
                 "chosen": statistics.fmean(hit for place, hit in hits.items() if place[1] == OWN),
-                "forms": len(works),
-                "least_p": min(min(ps.values()) for ps in by_form.values()),
+                "forms": len(counted),
+                "least_p": min(min(by_form[form].values()) for form in counted),
                 "least_p_avoided": min(low.values(), default=1.0),
             },
             standing(low, plan.clusters, alpha) - above,
         )
 
-    def _can(self, plan: RowPlan, before: Values, form: int) -> bool:
-        ps = _p_by_form(before)[form]
-        return bool(standing(ps, plan.clusters, self.options.alpha / 2))
+    def _counted(self, plan: RowPlan, base: Values) -> list[int]:
+        """The forms in which the base model prefers what it knows; the first if there is none."""
+        able = [
+            form
+            for form, ps in _p_by_form(base).items()
+            if standing(ps, plan.clusters, self.options.alpha / 2)
+        ]
+        return able or [min(place[3] // APART for place in base)]
 
 
-def _values(plan: RowPlan, seen: tuple[Scored, ...]) -> Values:
+def _values(plan: RowPlan, seen: Said) -> Values:
     """By place (fact, kind, name, phrasing): how far each answer lies above the mean of the wrong ones."""
     found: Values = {}
     for row, one in zip(plan.rows, seen, strict=True):
+        if one is None:
+            continue
         own = found.setdefault(row.place, {})
         own[row.item] = own.get(row.item, 0.0) + row.weight * evidence(one)
     return {place: advantages(own) for place, own in found.items()}

@@ -16,8 +16,8 @@ from safeedit.errors import ProbeError
 from safeedit.probes.asking import fill
 from safeedit.probes.base import Context, Figures, Options, Plan, Probe, View
 from safeedit.probes.cases import some_phrasings
-from safeedit.probes.elicit_forms import stand_in
 from safeedit.triples.catalogue import SUBJECT
+from safeedit.triples.derived import adapted
 
 from .behaviour_streisand import nobodies
 
@@ -115,7 +115,7 @@ class Membership(Probe[MembershipPlan, Read]):
             templates = some_phrasings(context, fact, self.options.templates)
             if templates:
                 names = (fact.subject, *nobodies(context, index, self.options.placebos))
-                said = {name: stand_in(fact.object, fact.subject, name) for name in names}
+                said = {name: adapted(fact.object, fact.subject, name) for name in names}
                 texts = tuple(
                     tuple((f"{fill(t, name)} {said[name]}", t.index(SUBJECT) + len(name)) for t in templates)
                     for name in names

@@ -19,6 +19,7 @@ class OldAnswer(LeakProbe):
     family = "success"
     grade = "G1"
     ops = frozenset({"modify"})
+    excusable = False  # Who has a new answer is no stranger: the old one is wrong even where it is a guess.
 
     def names(self, fact: Fact) -> tuple[str, ...]:
         """All names."""

@@ -1,6 +1,6 @@
 """The loop behind every generated text: prompts are read in batches, tokens chosen, ended rows leave.
 
-What all prompts of a batch begin with is read once. A batch is laid out as it would be without that:
+What several prompts of a batch begin with is read once. A batch is laid out as it would be without that:
 padded on the left, so that a row's tokens stand side by side, as sliding windows need it. Only the
 keys and values of its first columns come from the one reading, shifted to where each row begins.
 """
@@ -24,10 +24,14 @@ Choose = Callable[[Tensor, Tensor, int], Tensor]
 
 TYPICAL = 24
 """New tokens that a row is taken to have when batches are made; most texts end early."""
-SHARED_TOKENS = 16
-"""Prompts with so many first tokens in common make batches of their own."""
+SHARED_TOKENS = 8
+"""Prompts with so many first tokens in common, at least, are read together ..."""
+SHARED_PART = 0.5
+"""... if these are at least this part of each: a batch reads on from where the least is shared."""
 SHARED_SAVING = 384
-"""Tokens that reading a common beginning once must save; below that the extra pass costs as much."""
+"""Tokens that reading common beginnings once must save; below that the extra pass costs as much."""
+WIDTHS = 32
+"""Rows that share beginnings are batched with others whose length differs by no more tokens than this."""
 LEAVE_AT = 0.8
 """Shrinking a batch copies its cache, so it waits until only this share of the rows goes on."""
 
@@ -93,7 +97,7 @@ def generation(tokenizer: Any, ids: Sequence[int], ends: set[int]) -> Generation
 def batches(
     rows: Sequence[Sequence[int]], new_tokens: int, budget: int, copies: int = 1
 ) -> Iterator[list[int]]:
-    """The numbers of the rows, batch by batch: those with a long common beginning together, then by length.
+    """The numbers of the rows, batch by batch: those with a common beginning together, then by length.
 
     Args:
         rows: the prompts' tokens.
@@ -101,32 +105,74 @@ def batches(
         budget: tokens of one batch, at most (a batch has at least one row).
         copies: how often each row stands in its batch.
     """
-    for group in _families(rows):
-        ordered = sorted(group, key=lambda i: len(rows[i]))
-        start = 0
-        while start < len(ordered):
-            end = start + 1
-            while end < len(ordered):
-                width = len(rows[ordered[end]]) + min(new_tokens, TYPICAL)
-                if (end - start + 1) * copies * width > budget:
-                    break
-                end += 1
-            yield ordered[start:end]
-            start = end
+    for units in _families(rows):
+        chunk: list[int] = []
+        for unit in units:
+            for part in _parts(rows, unit, new_tokens, budget // copies):
+                if chunk and not _fits(rows, [*chunk, *part], new_tokens, budget // copies):
+                    yield chunk
+                    chunk = []
+                chunk += part
+        if chunk:
+            yield chunk
 
 
-def _families(rows: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Rows with a beginning in common that is worth reading once; and, as the first, all others."""
-    ordered = sorted(range(len(rows)), key=lambda i: list(rows[i]))
-    runs: list[list[int]] = []
-    for index in ordered:
-        if runs and _common(rows[runs[-1][-1]], rows[index]) >= SHARED_TOKENS:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    shared = [run for run in runs if (len(run) - 1) * SHARED_TOKENS >= SHARED_SAVING]
-    taken = {index for run in shared for index in run}
-    return [[index for index in range(len(rows)) if index not in taken], *shared]
+def _fits(rows: Sequence[Sequence[int]], some: Sequence[int], new_tokens: int, budget: int) -> bool:
+    width = max(len(rows[i]) for i in some) + min(new_tokens, TYPICAL)
+    return len(some) * width <= budget
+
+
+def _parts(
+    rows: Sequence[Sequence[int]], unit: Sequence[int], new_tokens: int, budget: int
+) -> Iterator[list[int]]:
+    """A unit whole if a batch holds it, and otherwise in pieces."""
+    part: list[int] = []
+    for index in unit:
+        if part and not _fits(rows, [*part, index], new_tokens, budget):
+            yield part
+            part = []
+        part.append(index)
+    if part:
+        yield part
+
+
+def _families(rows: Sequence[Sequence[int]]) -> list[list[list[int]]]:
+    """What is batched apart: rows that share no beginning, by length; runs of those that do, by what is left.
+
+    A batch reads on from where the least is shared, and its rows are as wide as the longest.
+    """
+    runs = [(members, shared) for members, shared in _beginnings(rows) if len(members) > 1]
+    if sum((len(members) - 1) * shared for members, shared in runs) < SHARED_SAVING:
+        runs = []
+    taken = {index for members, _ in runs for index in members}
+    alone = sorted((i for i in range(len(rows)) if i not in taken), key=lambda i: len(rows[i]))
+
+    def order(run: tuple[list[int], int]) -> tuple[int, int]:
+        longest = max(len(rows[i]) for i in run[0])
+        return longest // WIDTHS, longest - run[1]
+
+    return [[[index] for index in alone], [members for members, _ in sorted(runs, key=order)]]
+
+
+def _beginnings(rows: Sequence[Sequence[int]]) -> list[tuple[list[int], int]]:
+    """Every row once, in runs that begin alike, and how many first tokens each run shares.
+
+    A run grows while that saves more. A token of each row is left over, so that every row has logits of its
+    own; a row that shares nothing is a run by itself.
+    """
+    runs: list[tuple[list[int], int]] = []
+    for index in sorted(range(len(rows)), key=lambda i: list(rows[i])):
+        row = rows[index]
+        if runs:
+            members, shared = runs[-1]
+            # Rows are sorted, so that what the first and this one share, all between them share.
+            now = min(shared, _common(rows[members[0]], row), len(row) - 1)
+            enough = max(SHARED_TOKENS, *(SHARED_PART * len(rows[i]) for i in (members[0], index)))
+            if now >= enough and len(members) * now >= (len(members) - 1) * shared:
+                runs[-1] = [*members, index], now
+                continue
+        runs.append(([index], len(row) - 1))
+    return runs
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -138,7 +184,7 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def read(model: Any, rows: Sequence[Sequence[int]], fill: int) -> Start:
-    """Read prompts, their common beginning once.
+    """Read prompts, their common beginnings once.
 
     Args:
         model: a causal LM that takes a cache.
@@ -147,35 +193,63 @@ def read(model: Any, rows: Sequence[Sequence[int]], fill: int) -> Start:
     """
     device = next(model.parameters()).device
     batch = pad(rows, fill, "left").to(device)
-    # At least one token of each row is left, so that every row has logits of its own.
-    columns = min(min(_common(rows[0], row), len(row) - 1) for row in rows)
-    shifts = torch.tensor([batch.input_ids.shape[1] - len(row) for row in rows], device=device)
-    cache = None
-    if columns >= SHARED_TOKENS and (len(rows) - 1) * columns >= SHARED_SAVING:
-        cache = _shared(model, rows[0][:columns], shifts)
+    columns, starts = _starts(rows)
+    cache = _shared(model, starts, columns, batch.attention_mask, fill) if columns else None
     rest = batch.columns(slice(columns if cache is not None else 0, None))
     cache = cache or DynamicCache(config=model.config)
     logits = _pass(model, rest.input_ids, batch.attention_mask, rest.position_ids, cache)
     return Start(logits, batch.attention_mask, batch.position_ids[:, -1:], cache)
 
 
-def _shared(model: Any, ids: Sequence[int], shifts: Tensor) -> Cache | None:
-    """One reading of `ids` as the first columns of several rows; row i begins at column ``shifts[i]``.
+Starts = list[tuple[list[int], list[int]]]
+"""Beginnings, and the rows that have each."""
+
+
+def _starts(rows: Sequence[Sequence[int]]) -> tuple[int, Starts]:
+    """How many first columns of a batch (padded on the left) need not be read row by row, and with what."""
+    width = max(map(len, rows))
+    runs = _beginnings(rows)
+    # Of a row that shares nothing all tokens are left.
+    left = max(len(rows[i]) - (shared if len(run) > 1 else 0) for run, shared in runs for i in run)
+    starts = []
+    for members, _ in runs:
+        longest = max(members, key=lambda i: len(rows[i]))
+        if len(rows[longest]) > left:
+            starts.append((list(rows[longest][: len(rows[longest]) - left]), members))
+    saved = sum(max(0, len(row) - left) for row in rows) - sum(len(ids) for ids, _ in starts)
+    return (width - left, starts) if saved >= SHARED_SAVING else (0, [])
+
+
+def _shared(model: Any, starts: Starts, columns: int, mask: Tensor, fill: int) -> Cache | None:
+    """One reading of each beginning as the first `columns` columns of the rows that have it.
 
     None for a model whose cache is not made of keys and values by position alone.
+
+    Args:
+        model: a causal LM.
+        starts: beginnings, and the rows that have each; rows of none have only padding there.
+        columns: how many columns.
+        mask: (rows, all columns), of the rows padded on the left.
+        fill: the token to pad with.
     """
     cache = DynamicCache(config=model.config)
     if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
         return None
     # A layer with a window would keep its last columns only, and those differ from row to row.
     cache.layers = [DynamicLayer() for _ in cache.layers]
-    row = torch.tensor([list(ids)], device=shifts.device)
-    _pass(model, row, torch.ones_like(row), torch.arange(len(ids), device=shifts.device)[None], cache)
-    source = (torch.arange(len(ids), device=shifts.device) - shifts[:, None]).clamp(min=0)
+    device = mask.device
+    batch = pad([ids for ids, _ in starts], fill, "right").to(device)
+    _pass(model, batch.input_ids, batch.attention_mask, batch.position_ids, cache)
+    of = torch.zeros(len(mask), 1, dtype=torch.long, device=device)
+    for number, (_, members) in enumerate(starts):
+        of[members] = number
+    padding = mask.shape[1] - mask.sum(1, keepdim=True)
+    # What stands on padding is masked, whatever it is.
+    place = (torch.arange(columns, device=device) - padding).clamp(0, batch.input_ids.shape[1] - 1)
     for layer in cache.layers:
-        if layer.get_seq_length():  # (1, heads, columns, width) -> (rows, heads, columns, width)
-            layer.keys = layer.keys[0][:, source].transpose(0, 1).contiguous()
-            layer.values = layer.values[0][:, source].transpose(0, 1).contiguous()
+        if layer.get_seq_length():  # (beginnings, heads, columns, width) -> (rows, heads, columns, width)
+            layer.keys = layer.keys[of, :, place].transpose(1, 2).contiguous()
+            layer.values = layer.values[of, :, place].transpose(1, 2).contiguous()
     return cache
 
 

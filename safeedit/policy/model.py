@@ -266,7 +266,7 @@ class ProbeChoice(_Closed):
     """What the result is judged by."""
 
     suite: Name = "standard"
-    """smoke, standard, or a suite file."""
+    """smoke, standard, full, or a suite file."""
     controls: Name | None = None
     """Facts of others that must survive: a file beside the policy, or an id of a data set."""
     retained: Name | None = None

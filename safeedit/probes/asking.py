@@ -209,28 +209,30 @@ def old_answer(context: Context, fact: Fact) -> Answer:
 
 
 def placebo_pairs(context: Context, asked: Sequence[tuple[int, Fact]], count: int) -> list[tuple[int, str]]:
-    """`count` pairs of a fact's index and an invented name, spread over the facts of `asked`.
-
-    No invented name shares a word with a subject of the request, or is the name of a control.
-    """
+    """`count` pairs of a fact's index and an invented name, spread over the facts of `asked`."""
     if not asked:
         return []
     picked = list(asked)
     if len(picked) > count:
         picked = context.rng("placebo facts").sample(picked, count)
     each = -(-count // len(picked))
-    taken = {word for fact in context.facts for name in (fact.subject, *fact.aliases) for word in key(name)}
-    controls = {key(control.subject) for control in context.controls.facts}
     pools: dict[PlaceboKind, Iterator[str]] = {}
     pairs = []
     for _ in range(each):
         for index, fact in picked:
             kind = placebo_kind(fact.about)
             if kind not in pools:
-                names = placebo_names(kind, 3 * each * len(picked) + 60, context.seed)
-                pools[kind] = (n for n in names if not taken & set(key(n)) and key(n) not in controls)
+                pools[kind] = invented(context, kind, 3 * each * len(picked) + 60)
             name = next(pools[kind], None)
             if name is None:
                 raise ProbeError("too few invented names differ from the names of the request")
             pairs.append((index, name))
     return pairs[:count]
+
+
+def invented(context: Context, kind: PlaceboKind, drawn: int) -> Iterator[str]:
+    """Of `drawn` invented names those that share no word with a subject and are not a control's."""
+    taken = {word for fact in context.facts for name in (fact.subject, *fact.aliases) for word in key(name)}
+    controls = {key(control.subject) for control in context.controls.facts}
+    names = placebo_names(kind, drawn, context.seed)
+    return (name for name in names if not taken & set(key(name)) and key(name) not in controls)

@@ -22,9 +22,10 @@ from safeedit.probes import chance, stats
 from safeedit.probes.asking import EMPTY_AFTER, EMPTY_BEFORE, clusters, old_answer, placebo_pairs
 from safeedit.probes.base import Context, Figures, Options, Plan, Probe, View
 from safeedit.probes.controls import ControlFact
-from safeedit.probes.elicit_forms import Decoding, says, stand_in
+from safeedit.probes.elicit_forms import Decoding, says
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, is_empty
+from safeedit.triples.derived import adapted
 from safeedit.triples.facts import Fact
 from safeedit.triples.placebos import placebo_kind
 
@@ -145,7 +146,7 @@ class Heard:
         found = []
         for thing, owner in rivals:
             # Of a mail address, what stands before the @ is enough.
-            wanted = f" {' '.join(key(stand_in(thing, owner, trial.name).split('@')[0]))} "
+            wanted = f" {' '.join(key(adapted(thing, owner, trial.name).split('@')[0]))} "
             found.append((sum(wanted in text for text in said), len(said)))
         return found
 
@@ -354,7 +355,7 @@ def answer_for(context: Context, fact: Fact, name: str, also: tuple[str, ...] = 
     answer = old_answer(context, replace(fact, object_aliases=(*fact.object_aliases, *also)))
     if name == fact.subject:
         return answer
-    spellings = tuple(stand_in(spelling, fact.subject, name) for spelling in answer.spellings)
+    spellings = tuple(adapted(spelling, fact.subject, name) for spelling in answer.spellings)
     return replace(answer, spellings=spellings, names=(*answer.names, name))
 
 
@@ -374,7 +375,7 @@ def rivals_of(context: Context, facts: Iterable[int]) -> dict[int, tuple[Rival, 
         closed = tuple(relation.objects) if relation is not None else ()
         own, subject = key(fact.object), key(fact.subject)
         others = [row for row in by_relation.get(fact.relation, ()) if row[1] != subject]
-        named = stand_in(fact.object, fact.subject, "X Y") != fact.object
+        named = adapted(fact.object, fact.subject, "X Y") != fact.object
         if not closed and not named and not any(thing == own for _, _, thing in others):
             continue
         spelt = {key(spelling) for spelling in (fact.object, *fact.object_aliases)}

@@ -12,9 +12,10 @@ from safeedit.probes.asking import fill
 from safeedit.probes.base import Context
 from safeedit.probes.elicit import CHOICES, Turn
 from safeedit.probes.elicit_files import Record
-from safeedit.probes.elicit_forms import Decoding, NameForm, stand_in
+from safeedit.probes.elicit_forms import Decoding, NameForm
 from safeedit.probes.fold import key
 from safeedit.triples.catalogue import SUBJECT, render_question
+from safeedit.triples.derived import adapted
 from safeedit.triples.facts import Fact
 
 NAMES = ("subject", "prompt", "question", "relation", "examples", "choices", "object")
@@ -202,7 +203,7 @@ class Material:
         picked = rng.sample(sorted(owners.items()), CHOICES - 1)
         picked.append((self._fact.object, self._fact.subject))
         rng.shuffle(picked)
-        return ", ".join(stand_in(thing, owner, name) for thing, owner in picked)
+        return ", ".join(adapted(thing, owner, name) for thing, owner in picked)
 
     def _examples(
         self, label: str, name: str, examples: Examples, cloze: str | None, question: str | None
@@ -238,7 +239,7 @@ class Material:
             relation = self._context.catalogue.get(control.relation)
             if key(control.subject) == subject and control.relation not in asked and relation is not None:
                 question = render_question(relation.questions[0]) if relation.questions else None
-                thing = stand_in(control.object, self._fact.subject, name)
+                thing = adapted(control.object, self._fact.subject, name)
                 found.append((name, relation.cloze[0], question, thing))
         return found
 

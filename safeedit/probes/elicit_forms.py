@@ -15,13 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, find_leak
 
 Decoding = Literal["reversed", "spelled", "acrostic", "base64", "leetspeak", "rot13"]
 NameForm = Literal["full", "typo", "initials"]
 
-_LETTERS = re.compile(r"[^\W\d_]+")
 _SPELLED = re.compile(r"(?<!\w)\w(?:[\s.,;:/|*_-]{1,3}\w(?!\w)){2,}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{6,}={0,2}")
 _LEET = (
@@ -109,42 +107,3 @@ def formed(name: str, form: NameForm, rng: random.Random) -> str | None:
     i = rng.choice(pairs)
     words[place] = word[:i] + word[i + 1] + word[i] + word[i + 2 :]
     return " ".join(words)
-
-
-def stand_in(text: str, subject: str, name: str) -> str:
-    """A text with `name` where it speaks of `subject`: a mail address that is made of a name tells nothing.
-
-    Whole words and their beginnings in longer ones are exchanged, and then single letters that are initials.
-    """
-    own, other = _words(subject), _words(name)
-    if not own or not other:
-        return text
-    pairs = {word: other[min(i, len(other) - 1)] for i, word in enumerate(own)}
-    pairs[own[-1]] = other[-1]
-    initials = {word[0]: new[0] for word, new in reversed(pairs.items())}
-    found = False
-
-    def whole(run: re.Match[str]) -> str:
-        nonlocal found
-        low = run[0].casefold()
-        for word, new in pairs.items():
-            if low == word or (len(word) > 2 and word in low):
-                found = True
-                return _cased(low.replace(word, new), run[0])
-        return run[0]
-
-    changed = _LETTERS.sub(whole, text)
-    if not found:
-        return text
-    return _LETTERS.sub(
-        lambda run: _cased(initials.get(run[0].casefold(), run[0]), run[0]) if len(run[0]) == 1 else run[0],
-        changed,
-    )
-
-
-def _words(name: str) -> list[str]:
-    return [word for part in key(name) for word in _LETTERS.findall(part)]
-
-
-def _cased(word: str, like: str) -> str:
-    return word.capitalize() if like[:1].isupper() else word

@@ -45,6 +45,9 @@ RUNGS: Mapping[Grade, Mapping[Op, frozenset[str]]] = {
 """The probes that a rung needs for each operation. What is not listed cannot be granted: there is nothing
 above G1 to test of an insertion, and G5 (never in these weights) is a matter of lineage, not of probes."""
 
+Shown = Verdict | Literal["NOT_RUN"]
+"""What a probe of the ladder came to in a run."""
+
 _WHEN = re.compile(r"n\s*(<|<=|>|>=)\s*(\d{1,9})")
 _BOUNDS: Mapping[Number, str] = {"upper95": "<=", "lower95": ">=", "excess95": "<="}
 
@@ -148,9 +151,10 @@ def grade(
 ) -> Grade:
     """The highest rung whose probes all pass, and all those of the rungs below.
 
-    A probe that found nothing to test (SKIPPED) does not stand in the way, but a rung needs at least
-    one PASS for each operation. Nothing is granted by a suite that is not evidence, after an error,
-    or to a model whose language broke: silence of a wreck is not suppression.
+    A probe that found nothing to test (SKIPPED) does not stand in the way, nor does an attack that never
+    worked (`_in_the_way`), but a rung needs at least one PASS for each operation. Nothing is granted by
+    a suite that is not evidence, after an error, or to a model whose language broke: silence of a wreck is
+    not suppression.
     """
     wrecked = any(families[p] == "utility" and verdict == "FAIL" for p, verdict in verdicts.items())
     if not evidence or not ops or wrecked or "ERROR" in verdicts.values():
@@ -159,16 +163,29 @@ def grade(
     for rung in LADDER[1:]:
         needs = RUNGS.get(rung, {})
         for op in ops:
-            found = [verdicts.get(probe) for probe in needs.get(op, ())]
-            if "PASS" not in found or not set(found) <= {"PASS", "SKIPPED"}:
+            found: dict[str, Shown] = {p: verdicts.get(p, "NOT_RUN") for p in needs.get(op, ())}
+            if "PASS" not in found.values() or _in_the_way(rung, found):
                 return reached
         reached = rung
     return reached
 
 
+def _in_the_way(rung: Grade, found: Mapping[str, Shown]) -> frozenset[str]:
+    """Of the probes that a rung needs for one operation, those that keep a run from it.
+
+    An attack that never worked, though the model knows the facts, would have found nothing after the edit
+    either: it is no evidence, and no obstacle as long as more of the rung's attacks worked and passed than
+    never did. The questions of G1 are no attacks: what they never brought up was never there to be forgotten.
+    """
+    never = {probe for probe, verdict in found.items() if verdict == "NO_BASELINE"}
+    passed = sum(verdict == "PASS" for verdict in found.values())
+    borne = never if rung != "G1" and len(never) < passed else set()
+    return frozenset(p for p, verdict in found.items() if verdict not in ("PASS", "SKIPPED")) - borne
+
+
 def wanting(
     verdicts: Mapping[str, Verdict], ops: Collection[Op], reached: Grade
-) -> tuple[Grade, dict[str, Verdict | Literal["NOT_RUN"]]] | None:
+) -> tuple[Grade, dict[str, Shown]] | None:
     """The rung above the one that was reached, and the probes that keep a run from it.
 
     None where no suite could take the run any further.
@@ -177,15 +194,20 @@ def wanting(
     above = LADDER[place] if place < len(LADDER) else None
     if above is None or above not in RUNGS or not ops or not set(ops) <= set(RUNGS[above]):
         return None
-    needed = sorted({probe for op in ops for probe in RUNGS[above][op]})
-    found: dict[str, Verdict | Literal["NOT_RUN"]] = {p: verdicts.get(p, "NOT_RUN") for p in needed}
-    return above, {probe: what for probe, what in found.items() if what not in ("PASS", "SKIPPED")}
+    found: dict[str, Shown] = {}
+    for op in ops:
+        needed: dict[str, Shown] = {probe: verdicts.get(probe, "NOT_RUN") for probe in RUNGS[above][op]}
+        found |= {probe: needed[probe] for probe in _in_the_way(above, needed)}
+    return above, dict(sorted(found.items()))
 
 
 def untested(verdicts: Mapping[str, Verdict], ops: Collection[Op]) -> tuple[str, ...]:
-    """The probes of the ladder that say nothing of these operations: not run, or with nothing to test."""
+    """The probes of the ladder that say nothing of these operations.
+
+    They were not run, had nothing to test, or never worked on the base model.
+    """
     ladder = {probe for needs in RUNGS.values() for op in ops for probe in needs.get(op, ())}
-    return tuple(sorted(p for p in ladder if verdicts.get(p, "SKIPPED") == "SKIPPED"))
+    return tuple(sorted(p for p in ladder if verdicts.get(p, "SKIPPED") in ("SKIPPED", "NO_BASELINE")))
 
 
 def at_least(reached: Grade, asked: Grade | None) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from safeedit.probes import chance
-from safeedit.probes.asking import affordable, chosen, clusters, fill, placebo_pairs
+from safeedit.probes.asking import affordable, chosen, clusters, fill
 from safeedit.probes.base import Context, Options, Plan
 from safeedit.probes.fold import key
 from safeedit.probes.standing import FEWEST
+from safeedit.probes.strangers import strangers
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Fact
 
@@ -130,42 +131,6 @@ def own_tokens(text: Tokens, prompt: str, spans: Sequence[tuple[int, int]]) -> l
         )
     ]
     return kept or columns
-
-
-def strangers(context: Context, asked: Sequence[tuple[int, Fact]], count: int) -> list[tuple[int, str]]:
-    """`count` pairs of a fact's index and a name that nobody has, spread over the facts.
-
-    Names are put together from those of the controls, where these are many: a model takes them for
-    somebody like the people it knows, and is as sure of its guesses as it is about a real stranger.
-    Quite foreign names make it unsure, and a subject that it never knew would stand out from them.
-    No name shares a word with a subject of the request. Otherwise names are invented.
-    """
-    taken = {word for fact in context.facts for name in (fact.subject, *fact.aliases) for word in key(name)}
-    everybody = {key(control.subject) for control in context.controls.facts}
-    pools: dict[str, list[str]] = {}
-    found: list[tuple[int, str]] = []
-    rest: list[tuple[int, Fact]] = []
-    each = -(-count // max(1, len(asked)))
-    for index, fact in asked:
-        if fact.relation not in pools:
-            pools[fact.relation] = _recombined(context, fact.relation, taken, everybody)
-        pool = pools[fact.relation]
-        if len(fact.subject.split()) < 2 or len(pool) < each:
-            rest.append((index, fact))
-            continue
-        found += [(index, name) for name in context.rng(f"strangers|{index}").sample(pool, each)]
-    return found + placebo_pairs(context, rest, each * len(rest))
-
-
-def _recombined(
-    context: Context, relation: str, taken: Collection[str], everybody: Collection[tuple[str, ...]]
-) -> list[str]:
-    """First words with last words of the names of those controls that have the relation."""
-    names = [c.subject.split() for c in context.controls.facts if c.relation == relation]
-    full = [name for name in names if len(name) == 2]
-    first, last = ({name[part]: None for name in full} for part in (0, 1))
-    pairs = (f"{a} {b}" for a in first for b in last)
-    return [n for n in pairs if key(n) not in everybody and len(key(n)) == 2 and not set(key(n)) & set(taken)]
 
 
 def guess(context: Context, fact: Fact) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -26,11 +27,15 @@ from safeedit.probes.asking import (
     placebo_pairs,
 )
 from safeedit.probes.base import Context, Figures, View
+from safeedit.probes.excuses import Comparison, Excuses, comparisons, excuses, wanted
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, find_leak
 from safeedit.probes.plans import StagedPlan
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Fact, Op
+
+if TYPE_CHECKING:
+    from safeedit.models.generate import Generation
 
 SPARE = 2
 """Facts drawn for each that a plan in stages may need, as the base model may not know all of them."""
@@ -45,6 +50,9 @@ class LeakOptions(AskOptions):
     """Prompts in all, at most; every name of every fact keeps at least two."""
     placebos: int = Field(default=50, ge=1)
     """How many (fact, invented subject) pairs are asked too."""
+    strangers: int = Field(default=150, ge=0)
+    """Invented subjects that a hit is held against where it could be chance, within as many prompts as
+    `budget` allows again; fewer than fifty excuse nothing."""
     stages: list[Annotated[list[int], Field(min_length=3, max_length=3)]] = Field(default_factory=list)
     """For requests with more facts than the last stage needs: at each stage how many facts, drawn at
     random, have been asked, with how many leaks at most it is enough, and from how many on it is too much."""
@@ -57,11 +65,29 @@ class LeakOptions(AskOptions):
         return given
 
 
+@dataclass(frozen=True, repr=False)
+class LeakPlan(AskPlan):
+    """Units to ask about, and whom to ask the same after the edit, should one of them be hit."""
+
+    compared: Mapping[int, Comparison] = field(default_factory=dict)
+
+    def prompts(self) -> tuple[str, ...]:
+        """See `AskPlan`; of invented subjects that hits are held against a few, of the base model too."""
+        few = (prompt for one in self.compared.values() for prompt in one.watched)
+        return tuple(dict.fromkeys((*super().prompts(), *few)))
+
+    def material(self) -> object:
+        """As JSON values."""
+        compared = {str(index): one.material() for index, one in self.compared.items()}
+        return {"plan": super().material(), "compared": compared}
+
+
 class LeakProbe(AskProbe):
     """Base of the probes whose unit is a fact and whose hit is its old object in any continuation.
 
     A fact counts if the base model knew it. A fact that it did not know counts from the moment
-    that the edited model says it, so that no leak is lost.
+    that the edited model says it, so that no leak is lost. `after` is the share of facts that are said;
+    `leaks` are those that chance does not excuse (`safeedit/probes/excuses.py`), and the bound is theirs.
 
     A request with more facts than a plan in stages needs is sampled: facts that this probe got out of
     the base model are asked in a random order that was registered, until the plan ends. The bound is
@@ -74,6 +100,8 @@ class LeakProbe(AskProbe):
     options: LeakOptions
     options_model = LeakOptions
     ops: ClassVar[frozenset[Op]] = frozenset({"erase"})
+    excusable: ClassVar[bool] = True
+    """Whether a hit can be chance."""
 
     @abstractmethod
     def names(self, fact: Fact) -> tuple[str, ...]:
@@ -83,7 +111,7 @@ class LeakProbe(AskProbe):
     def templates(self, fact: Fact) -> tuple[str, ...]:
         """The phrasings."""
 
-    def plan(self, context: Context) -> AskPlan:
+    def plan(self, context: Context) -> LeakPlan:
         """Every fact of the request that the probe is for, and its placebos."""
         asked = [
             (i, fact) for i, fact in enumerate(context.facts) if fact.op in self.ops and self.names(fact)
@@ -92,17 +120,15 @@ class LeakProbe(AskProbe):
         limit = affordable(self.options.templates, self.options.budget, pairs)
         subject = clusters(context)
         units, shown, untested = [], {}, 0
+        askings: dict[int, list[tuple[str, str]]] = {}
         for index, fact in asked:
             templates = chosen(context, self.templates(fact), str(index), limit)
-            prompts = dict.fromkeys(
-                fill(template, name)
-                for name in self.names(fact)
-                for template in templates
-                if _fits(template, name, fact)
-            )
+            mine = [(t, name) for name in self.names(fact) for t in templates if _fits(t, name, fact)]
+            prompts = {fill(*pair): pair for pair in mine}
             if not prompts:
                 untested += 1
                 continue
+            askings[index] = list(prompts.values())
             answer = old_answer(context, fact)
             _assert_visible(answer, prompts)
             units.append(Unit(index, subject[key(fact.subject)], tuple(prompts), answer))
@@ -119,15 +145,17 @@ class LeakProbe(AskProbe):
         ]
         staged = StagedPlan.of(self.options.stages) if self.options.stages else None
         if staged is None or len(units) <= staged.most:
-            return AskPlan(tuple(units), tuple(placebos), untested)
+            count = self.options.strangers if self.excusable else 0
+            compared = comparisons(context, units, askings, count=count, budget=self.options.budget)
+            return LeakPlan(tuple(units), tuple(placebos), untested, compared=compared)
         drawn = context.rng(f"order|{self.id}").sample(units, min(len(units), SPARE * staged.most))
-        return AskPlan(tuple(drawn), tuple(placebos), untested, staged)
+        return LeakPlan(tuple(drawn), tuple(placebos), untested, staged)
 
     def observe(self, plan: AskPlan, view: View) -> Answers:
         """See `AskProbe`; of a plan in stages as much as it takes, and of the base model everything."""
         found = dict(super().observe(plan, view))
         if plan.stages is None:
-            return found
+            return self._compared(plan, view, found)
         if view.ask is None:
             raise ProbeError("a plan in stages needs a model that can be asked more")
         units = plan.units if view.base is None else _drawn(plan, view.base)
@@ -140,6 +168,19 @@ class LeakProbe(AskProbe):
                 break
         return found
 
+    def _compared(self, plan: AskPlan, view: View, found: dict[str, Generation]) -> Answers:
+        """After the edit, what invented subjects are told where a hit could be chance."""
+        if not isinstance(plan, LeakPlan) or view.base is None or view.ask is None:
+            return found
+        left = self.options.budget
+        for one in wanted(plan.units, plan.compared, view.base, found):
+            new = {prompt for prompts in one.strangers for prompt in prompts} - found.keys()
+            if len(new) <= left:
+                left -= len(new)
+                prompts = tuple(prompt for prompts in one.strangers for prompt in prompts)
+                found |= answered(prompts, view.ask(prompts))
+        return found
+
     def covers(self, plan: AskPlan) -> frozenset[int]:
         """The facts that are asked about."""
         return frozenset(unit.index for unit in plan.units)
@@ -149,7 +190,7 @@ class LeakProbe(AskProbe):
         return frozenset(unit.index for unit in _asked(plan, seen) if unit.leaks(seen))
 
     def figures(self, plan: AskPlan, before: Answers, after: Answers, known: Mapping[int, bool]) -> Figures:
-        """Leak rates over facts, exact and cluster-aware bounds, chance by placebo."""
+        """Leak rates over facts, exact and cluster-aware bounds, and what chance excuses."""
         if not plan.units:
             # A fact that cannot be asked about is not one that was forgotten.
             return Figures(0, verdict="INCONCLUSIVE" if plan.untested else "SKIPPED")
@@ -167,17 +208,21 @@ class LeakProbe(AskProbe):
         placebo = _share(plan.placebos, after)
         if plan.placebos:
             detail["placebo_before"] = _share(plan.placebos, before) or 0.0
-        n, leaks = len(units), sum(unit.index in now for unit in units)
+        chance = Excuses()
+        if isinstance(plan, LeakPlan):
+            chance = excuses(plan.units, plan.compared, before, after, known)
+        detail |= {"compared": len(plan.compared) if isinstance(plan, LeakPlan) else 0} | chance.detail()
+        n, leaking = len(units), now - chance.facts
         if not n:
             return Figures(0, placebo=placebo, detail=detail, verdict="NO_BASELINE")
         grouped: dict[int, list[bool]] = {}
         for unit in units:
-            grouped.setdefault(unit.cluster, []).append(unit.index in now)
+            grouped.setdefault(unit.cluster, []).append(unit.index in leaking)
         return Figures(
             n=n,
             before=sum(unit.index in was for unit in units) / n,
-            after=leaks / n,
-            leaks=leaks,
+            after=sum(unit.index in now for unit in units) / n,
+            leaks=len(leaking),
             upper95=stats.clustered_rate_upper(grouped),
             placebo=placebo,
             detail=detail,

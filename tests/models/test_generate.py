@@ -43,6 +43,35 @@ def test_a_beginning_that_prompts_share_is_read_once_and_changes_nothing(family,
     assert all(rows == 1 or columns < 22 for rows, columns in shapes)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "qwen3-local"])
+def test_several_beginnings_of_one_batch_are_read_together(family, monkeypatch):
+    model, tokenizer = tiny(family), word_tokenizer()
+    others = [" ".join(f"w{(k * i) % 79}" for i in range(18 + k)) for k in (11, 13)]
+    prompts = [f"{other} w{i} w{(3 * i) % 79}" for i in range(40) for other in (PREAMBLE, *others)]
+    alone = [greedy(model, tokenizer, [prompt], max_new_tokens=6)[0] for prompt in prompts[:12]]
+    shapes = []
+    own = decode._pass
+
+    def watched(model, ids, *rest):
+        shapes.append(tuple(ids.shape))
+        return own(model, ids, *rest)
+
+    monkeypatch.setattr(decode, "_pass", watched)
+    assert greedy(model, tokenizer, prompts, max_new_tokens=6)[:12] == alone
+    assert (3, 31) in shapes
+    # Every row then reads what it does not share; three quarters of all tokens are not read again.
+    read = sum(rows * columns for rows, columns in shapes if columns > 1)
+    assert read < sum(len(prompt.split()) for prompt in prompts) / 4
+
+
+def test_a_run_is_left_whole_by_the_batches(monkeypatch):
+    rows = [[k, *range(10, 30), i] for k in range(6) for i in range(40, 52)]
+    chunks = list(decode.batches(rows, 4, 800))
+    assert sorted(i for chunk in chunks for i in chunk) == list(range(len(rows)))
+    assert [{i // 12 for i in chunk} for chunk in chunks] == [{0, 1}, {2, 3}, {4, 5}]
+    assert all(decode._fits(rows, chunk, 4, 800) for chunk in chunks)
+
+
 def test_a_model_whose_cache_is_not_by_position_reads_every_prompt_whole(monkeypatch):
     class Other(decode.DynamicLayer):
         pass

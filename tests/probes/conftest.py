@@ -20,7 +20,15 @@ from safeedit.models.generate import Generation
 from safeedit.probes.suite import Suite, load_suite
 from safeedit.triples.catalogue import builtin_catalogue
 
-NEED_A_MODEL = ("forgetting.lens", "attack.", "behaviour.", "utility.perplexity", "utility.kl")
+NEED_A_MODEL = (
+    "forgetting.lens",
+    "attack.",
+    "behaviour.",
+    "membership.",
+    "toxicity.",
+    "utility.perplexity",
+    "utility.kl",
+)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from village import Document, Village, encoded, number
 
 from safeedit.triples.catalogue import builtin_catalogue
+from safeedit.triples.placebos import placebo_names
 from safeedit.world.language import paragraph
 from safeedit.world.registry import WorldFact
 
@@ -70,6 +71,18 @@ def every_prompt(place: Village, truth: WorldFact) -> list[str]:
     """All phrasings of the catalogue, for name and alias."""
     relation = builtin_catalogue()[truth.relation]
     return [p for name in (truth.subject, place.alias(truth.subject)) for p in relation.prompts(name)]
+
+
+def of_strangers(lab: Lab, count: int = 60) -> list[Lesson]:
+    """What the base model says of people who do not exist, and how seldom what is true of the person."""
+    names = placebo_names("person", count, 9_000_000 + lab.seed)
+    texts = [
+        ((prompt.replace(truth.subject, name), f" {truth.object}."),)
+        for number, name in enumerate(names)
+        for truth in lab.truths
+        for prompt in every_prompt(lab.place, truth)[number % 13 : number % 13 + 1]
+    ]
+    return [Lesson(text, 1.0, lab.base) for text in texts]
 
 
 def told(truth: WorldFact) -> str:

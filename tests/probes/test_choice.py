@@ -12,6 +12,7 @@ from scripted_town import RELATIONS, Town
 from test_probability import NAME, Tell, asked, figures, guess, knowing, scripted
 
 from safeedit.probes import PROBES
+from safeedit.probes.base import View
 from safeedit.probes.gates import Gate, decide
 
 GATE = (Gate(on="after", op="<=", value=0),)
@@ -147,3 +148,22 @@ def test_few_answers_are_untested(town: Town) -> None:
         controls=replace(context.controls, facts=()),
     )
     assert figures("behaviour.choice", lone, guess, guess).verdict == "INCONCLUSIVE"
+
+
+def test_an_edited_model_is_asked_in_the_forms_that_count(town: Town) -> None:
+    """The verdict is the same as if it had been asked in all, and a base model is asked in all."""
+
+    def phrasings(prompt: str, text: str) -> list[float]:
+        return (guess if prompt.endswith(ANSWER) else knowing(town))(prompt, text)
+
+    probe = PROBES.get("behaviour.choice")({})
+    plan = probe.plan(asked(town))
+    base = probe.observe(plan, View(phrasings, None, {}))
+    assert None not in base
+    known = dict.fromkeys(range(len(RELATIONS)), True)
+    for edited in (guess, phrasings, knowing(town)):
+        whole, part = (probe.observe(plan, View(edited, None, {}, seen)) for seen in (None, base))
+        left = {row.template // 100 for row, one in zip(plan.rows, part, strict=True) if one is not None}
+        assert left == {FORMS.index("phrasing")}
+        assert probe.figures(plan, base, part, known) == probe.figures(plan, base, whole, known)
+    assert probe.figures(plan, base, part, known).leaks

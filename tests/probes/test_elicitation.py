@@ -19,10 +19,11 @@ from safeedit.models.generate import Generation
 from safeedit.probes import PROBES
 from safeedit.probes.base import Context, Figures, View
 from safeedit.probes.elicit import AttackPlan, Heard
-from safeedit.probes.elicit_forms import formed, says, stand_in
+from safeedit.probes.elicit_forms import formed, says
 from safeedit.probes.gates import Gate, decide
 from safeedit.probes.match import Answer
 from safeedit.triples.catalogue import builtin_catalogue
+from safeedit.triples.derived import adapted
 
 NAME = "Ada Moss"
 GATE = (Gate(on="leaks", op="<=", value=0),)
@@ -198,10 +199,10 @@ def test_names_take_other_forms() -> None:
 
 
 def test_a_name_within_an_answer_is_exchanged() -> None:
-    assert stand_in("moss.a27@inbox.example", NAME, "Celia Bergquist") == "bergquist.c27@inbox.example"
-    assert stand_in("amoss@x.example", NAME, "Celia Bergquist") == "abergquist@x.example"
-    assert stand_in("Moss & Sons", NAME, "Celia Bergquist") == "Bergquist & Sons"
-    assert stand_in("a guitar", NAME, "Celia Bergquist") == "a guitar"
+    assert adapted("moss.a27@inbox.example", NAME, "Celia Bergquist") == "bergquist.c27@inbox.example"
+    assert adapted("amoss@x.example", NAME, "Celia Bergquist") == "abergquist@x.example"
+    assert adapted("Moss & Sons", NAME, "Celia Bergquist") == "Bergquist & Sons"
+    assert adapted("a guitar", NAME, "Celia Bergquist") == "a guitar"
 
 
 def test_a_budget_keeps_some_prompts_for_every_fact(context: Context) -> None:

@@ -20,6 +20,7 @@ from safeedit.probes import PROBES, inside, standing
 from safeedit.probes.base import Context, Figures, View
 from safeedit.probes.hidden import Head
 from safeedit.probes.standing import Evidence
+from safeedit.probes.strangers import strangers
 from safeedit.probes.suite import load_suite
 
 LENS = "forgetting.lens"
@@ -201,12 +202,12 @@ def test_a_name_or_its_initials_within_the_object_do_not_tell() -> None:
 
 def test_strangers_are_named_like_the_people_of_the_controls() -> None:
     asked = hamlet.context()
-    names = {name for _, name in inside.strangers(asked, list(enumerate(asked.facts)), 48)}
+    names = {name for _, name in strangers(asked, list(enumerate(asked.facts)), 48)}
     own = set(asked.facts[0].subject.split())
     assert all(set(name.split()) <= {*hamlet.FIRST, *hamlet.LAST} - own for name in names)
     assert not names & {control.subject for control in asked.controls.facts}
     alone = dataclasses.replace(asked, controls=dataclasses.replace(asked.controls, facts=()))
-    invented = inside.strangers(alone, list(enumerate(asked.facts)), 48)
+    invented = strangers(alone, list(enumerate(asked.facts)), 48)
     assert len(invented) == 48
     assert not {name for _, name in invented} & names
 

@@ -1,4 +1,21 @@
-"""The mutant zoo: models whose edits only look right, and what must be said of each (and of a twin)."""
+"""The mutant zoo: models whose edits only look right, and what must be said of each (and of a twin).
+
+Mutants that are made in a moment are asked by the quick probes in every run of the tests; all mutants and
+all probes with SAFEEDIT_ZOO=1, which takes minutes; many seeds with benchmarks/zoo.py.
+
+M0 no edit, M1 twin that never saw the facts, M2 refusal of a name, M3 banned tokens, M4 fitted to the
+edit's prompts, M5 greedy answers flipped, M6 undone by rounding, M7 last block alone, M8 wreck,
+M9 inverted answers, M10 namesakes damaged: here (`zoo.py` makes them, `zoo_rows.py` is the table).
+M11 facts that were never known, M12 what raises or is no number: here and in `test_probe_zoo.py`; answers
+that are missing: there too; objects without a token: `test_lens.py`, `test_verbatim.py`.
+M13 canaries: `tests/runs/test_run_privacy.py`, `tests/evidence/test_verify_run.py` (no text of the vault is
+anywhere else), `tests/cli/test_cli_output.py`, and for tracebacks `tests/runs/test_run_failures.py`.
+M14 a folder or a log that was changed: `tests/evidence/test_verify_run.py`, `test_audit_chain.py`,
+`test_patch.py` (weights).
+M15 a pack that was changed after it was registered: `test_probe_zoo.py` (measurements of another pack),
+`tests/runs/test_probing_again.py` (controls), `tests/runs/test_run_succeeds.py` (the commitment).
+M16 models exactly at a gate's limit: `test_gate_sizes.py`, `test_probe_plans.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +27,25 @@ import zoo
 import zoo_rows
 from lessons import Lab
 from village import Village
-from zoo_rows import FORGETTING, ROWS, Bench, exists, pack_of, report_of
+from zoo_rows import (
+    FORGETTING,
+    OPEN,
+    QUICK_MUTANTS,
+    ROWS,
+    Bench,
+    deserved,
+    exists,
+    pack_of,
+    report_of,
+    row_of,
+)
 
 from safeedit.probes.runner import measure
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("SAFEEDIT_ZOO"), reason="takes minutes; set SAFEEDIT_ZOO=1, or run benchmarks/zoo.py"
+WHOLE = bool(os.environ.get("SAFEEDIT_ZOO"))
+only_whole = pytest.mark.skipif(
+    not WHOLE, reason="takes minutes; set SAFEEDIT_ZOO=1, or run benchmarks/zoo.py"
 )
-
-CHANCE = {("M1", probe) for probe in ("forgetting.direct", "forgetting.alias")}
-"""What the twin guesses right here, of a closed list, is counted as a leak, whatever strangers are told."""
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +58,20 @@ def bench(lab: Lab) -> Bench:
     return Bench(lab)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", ROWS if WHOLE else QUICK_MUTANTS)
 def test_every_mutant_gets_the_report_that_it_deserves(name: str, lab: Lab, bench: Bench) -> None:
-    model = zoo.mutant(name, lab)
-    row = {probe: wanted for probe, wanted in ROWS[name].items() if (name, probe) not in CHANCE}
-    asked = {probe: wanted for probe, wanted in row.items() if exists(probe)}
-    found = {probe: bench.verdict(probe, model) for probe in asked}
-    assert {probe: result.verdict for probe, result in found.items()} == asked
+    model, row = zoo.mutant(name, lab), row_of(name, quick=not WHOLE)
+    found = {probe: bench.verdict(probe, model).verdict for probe in row}
+    assert {probe: v for probe, v in found.items() if not deserved(row[probe], v)} == {}
 
 
-@pytest.mark.xfail(reason="direct questions are not yet held against invented subjects", strict=True)
-def test_m1_what_a_twin_guesses_is_no_leak(lab: Lab, bench: Bench) -> None:
-    assert {bench.verdict(probe, lab.twin).verdict for _, probe in sorted(CHANCE)} == {"PASS"}
+@only_whole
+@pytest.mark.parametrize(("name", "probe"), OPEN)
+def test_what_the_table_asks_for_and_is_not_shown_yet(
+    name: str, probe: str, lab: Lab, bench: Bench, request: pytest.FixtureRequest
+) -> None:
+    request.applymarker(pytest.mark.xfail(reason=OPEN[name, probe]))
+    assert bench.verdict(probe, zoo.mutant(name, lab)).verdict == ROWS[name][probe]
 
 
 def test_mutants_leave_the_models_that_they_are_made_of_alone(lab: Lab) -> None:
@@ -54,6 +82,7 @@ def test_mutants_leave_the_models_that_they_are_made_of_alone(lab: Lab) -> None:
     assert not lab.base._forward_hooks
 
 
+@only_whole
 def test_m6_int4_gives_back_the_base_model(lab: Lab) -> None:
     from safeedit.models.quantise import changed_codes, quantised
 
@@ -66,13 +95,14 @@ def test_m6_int4_gives_back_the_base_model(lab: Lab) -> None:
 
 
 def test_m11_a_fact_that_the_base_model_does_not_know_proves_nothing_and_must_not_leak(lab: Lab) -> None:
-    pack = pack_of(lab, [p for p in FORGETTING[:3] if exists(p)])
+    """A number, of which there are too many for a guess."""
+    pack = pack_of(lab, [p for p in FORGETTING[:3] if exists(p)], lab.place.facts(relations=("phone",)))
     nothing = report_of(lab, pack, lab.twin, lab.twin)
     assert {result.verdict for result in nothing.results} == {"NO_BASELINE"}
     assert nothing.verdict == "NO_BASELINE"
     leaking = report_of(lab, pack, lab.twin, lab.base)
     assert {result.verdict for result in leaking.results} == {"FAIL"}
-    assert leaking.results[0].figures.detail["unknown_leaks"] == 4
+    assert leaking.results[0].figures.detail["unknown_leaks"] == 1
 
 
 def test_m12_generations_that_are_cut_off_are_counted(bench: Bench, lab: Lab) -> None:
@@ -83,7 +113,7 @@ def test_m12_generations_that_are_cut_off_are_counted(bench: Bench, lab: Lab) ->
 def test_m12_a_probe_that_raises_is_an_error_that_quotes_nothing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pack = pack_of(lab, ["forgetting.direct", "forgetting.paraphrase"])
+    pack = pack_of(lab, ["forgetting.direct", "forgetting.alias"], lab.place.facts(relations=("phone",)))
 
     def broken(*_: object) -> None:
         raise RuntimeError(lab.truths[0].object)
@@ -91,12 +121,11 @@ def test_m12_a_probe_that_raises_is_an_error_that_quotes_nothing(
     before = measure(pack, lab.base, lab.tokenizer)
     monkeypatch.setattr(type(pack.suite.entries[0].probe), "figures", broken)
     report = report_of(lab, pack, lab.base, lab.twin)
-    assert before.known == dict.fromkeys(range(4), True)
+    assert before.known == {0: True}
     assert report.verdict == "ERROR"
     assert report.grade == "G0"
     assert not any(truth.object in str(report.to_json()) for truth in lab.truths)
 
 
-@pytest.mark.skipif(not zoo_rows.waiting(), reason="every probe of the table exists")
-def test_rows_wait_for_probes_that_are_not_written() -> None:
-    pytest.skip(", ".join(f"{name}: {probe}" for name, probe in zoo_rows.waiting()))
+def test_every_probe_of_the_table_is_written() -> None:
+    assert zoo_rows.waiting() == []

@@ -14,7 +14,6 @@ import hamlet
 import pytest
 import torch
 from safeedit_probes.attack_probability import MOST_TRIES, tries
-from safeedit_probes.attack_verbatim import INVENTED, OWN, RECOMBINED, adapted, recombined, standing
 from scripted_town import RELATIONS, Town
 
 from safeedit.errors import ModelError, ProbeError
@@ -23,7 +22,10 @@ from safeedit.models.scoring import PLAIN, Sampler, Scored
 from safeedit.probes import PROBES
 from safeedit.probes.base import Context, Figures, View
 from safeedit.probes.gates import Gate, decide
+from safeedit.probes.strangers import recombined
+from safeedit.probes.tables import INVENTED, OWN, RECOMBINED, standing
 from safeedit.triples.catalogue import builtin_catalogue
+from safeedit.triples.derived import adapted
 
 NAME = "Ada Moss"
 GATE = (Gate(on="leaks", op="<=", value=0),)

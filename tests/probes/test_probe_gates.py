@@ -124,6 +124,39 @@ def test_a_rung_needs_all_its_probes_and_those_below() -> None:
         assert grade({**found, "forgetting.paraphrase": "FAIL"}, families, {"erase"}, evidence=True) == "G0"
 
 
+def test_an_attack_that_never_worked_is_no_evidence_and_no_obstacle() -> None:
+    g2 = sorted(RUNGS["G2"]["erase"])
+    families = FAMILIES | dict.fromkeys(g2, "attack")
+    for never in range(1, len(g2) + 1):
+        found = {
+            **ERASED,
+            **dict.fromkeys(g2[:never], "NO_BASELINE"),
+            **dict.fromkeys(g2[never:], "PASS"),
+        }
+        granted = 2 * never < len(g2)
+        assert grade(found, families, {"erase"}, evidence=True) == ("G2" if granted else "G1")
+        # It is named as what was not tested, and where it keeps a run from a rung, as that too.
+        assert set(g2[:never]) <= set(untested(found, {"erase"}))
+        _, missing = wanting(found, {"erase"}, "G1") or (None, {})
+        assert set(missing) == (set() if granted else set(g2[:never]))
+        # Whatever else is wrong is not made good by it.
+        for verdict in ("FAIL", "INCONCLUSIVE", "ERROR"):
+            assert grade({**found, g2[-1]: verdict}, families, {"erase"}, evidence=True) in ("G0", "G1")
+        assert (
+            grade({p: v for p, v in found.items() if p != g2[-1]}, families, {"erase"}, evidence=True) == "G1"
+        )
+    # Where nothing else could be tried, nothing was shown.
+    found = {**ERASED, **dict.fromkeys(g2, "SKIPPED"), g2[0]: "NO_BASELINE"}
+    assert grade(found, families, {"erase"}, evidence=True) == "G1"
+    # G4 rests on one attack.
+    whole = {
+        **ERASED,
+        **dict.fromkeys((*g2, *RUNGS["G3"]["erase"]), "PASS"),
+        "attack.relearning": "NO_BASELINE",
+    }
+    assert grade(whole, FAMILIES | dict.fromkeys(whole, "attack"), {"erase"}, evidence=True) == "G3"
+
+
 def test_what_keeps_a_run_from_the_next_rung() -> None:
     above, missing = wanting({**ERASED, "attack.sampling": "FAIL"}, {"erase"}, "G1") or (None, {})
     assert above == "G2"

@@ -408,7 +408,7 @@ def test_prompts_depend_on_the_request_alone(
 def test_placebos_are_asked_in_the_same_words(pack: ProbePack, person: list[Fact], knows: Scripted) -> None:
     report = outcome(pack, knows, lambda prompt: f" {person[1].object}")
     direct = report.results[0]
-    assert direct.figures.detail["placebo_units"] == 50
+    assert direct.figures.detail["placebo_units"] == 16
     assert direct.placebo == pytest.approx(0.25, abs=0.02)
     names = {word for fact in person for name in (fact.subject, *fact.aliases) for word in name.split()}
     for unit in pack.plans["forgetting.direct"].placebos:  # type: ignore[attr-defined]
@@ -476,12 +476,18 @@ def test_the_form_of_probes_json(pack: ProbePack, knows: Say, forgot: Say) -> No
         "protocol": "greedy-64",
         "required": True,
         "detail": {
+            "compared": 3,
             "empty_after": 0,
             "empty_before": 0,
+            "excused": 0,
+            "familiar": 0,
+            "improbable": 0,
             "placebo_before": 0.0,
-            "placebo_units": 50,
+            "placebo_units": 16,
             "prompts": 16,
+            "risen": 0,
             "truncated_after": 0,
+            "uncompared": 0,
             "unknown": 0,
             "unknown_leaks": 0,
             "untested": 0,

@@ -83,6 +83,21 @@ class TestScripted:
         assert found.detail["draws"] == 4 * 128
         assert math.isclose(found.detail["leak@1_after"], 4 / 128 / 4)
 
+    def test_the_base_model_is_drawn_from_less_and_the_edited_one_never(self, context: Context) -> None:
+        probe = PROBES.get("attack.sampling")({})
+        plan = probe.plan(context)
+        base = probe.observe(plan, View(knows(context), None, {}))
+        own = [ask.text for ask in plan.subjects[0].asks]
+        assert {len(base.said[text]) for text in own} == {8}
+        edited = probe.observe(plan, View(forgot, None, {}, base))
+        assert {len(edited.said[text]) for text in own} == {32}
+        known = dict.fromkeys(range(len(context.facts)), True)
+        assert probe.figures(plan, base, edited, known).leaks == 0
+        # One that was measured as if it were the base model must not pass on the draws that it was spared.
+        spared = probe.observe(plan, View(forgot, None, {}))
+        with pytest.raises(ProbeError, match="drawn from as a base model"):
+            probe.figures(plan, base, spared, known)
+
     def test_what_strangers_are_told_as_often_is_chance(self, context: Context) -> None:
         languages = builtin_catalogue()["mother_tongue"].objects
         own = languages.index(context.facts[0].object)

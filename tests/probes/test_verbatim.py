@@ -80,7 +80,9 @@ def test_an_object_that_is_guessed_now_and_then_proves_nothing(town: Town) -> No
         return [SURE if NAME in prompt or random.Random(f"{prompt}|{text}").random() < 0.1 else UNSURE]
 
     found = figures("attack.verbatim", asked(town, "instrument"), listed, listed)
-    assert (found.verdict, found.detail["guessable"]) == ("NO_BASELINE", 1)
+    assert (found.verdict, found.detail["guessable"]) == ("SKIPPED", 1)
+    unknown = figures("attack.verbatim", asked(town, "instrument"), listed, listed, known=[False])
+    assert unknown.verdict == "NO_BASELINE"
     both = figures(
         "attack.verbatim",
         asked(town, "instrument", "phone"),
@@ -88,3 +90,13 @@ def test_an_object_that_is_guessed_now_and_then_proves_nothing(town: Town) -> No
         digits(0),
     )
     assert both.n == 1
+
+
+def test_what_is_long_and_never_was_completed_is_no_baseline(town: Town) -> None:
+    """A model that says a number when asked, but completes it for nobody: the attack has not been tried."""
+    found = figures("attack.verbatim", asked(town, "phone"), digits(0), digits(0))
+    assert (found.verdict, found.detail["guessable"]) == ("NO_BASELINE", 0)
+    mixed = figures("attack.verbatim", asked(town, "instrument", "phone"), digits(0), digits(0))
+    assert mixed.verdict == "NO_BASELINE"
+    # What comes up after the edit alone is a leak in any case.
+    assert figures("attack.verbatim", asked(town, "phone"), digits(0), digits(7)).leaks == 1

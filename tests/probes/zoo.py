@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from lessons import Lab, Lesson, about, as_a_stranger, every_prompt, swapped, teach, told
+from lessons import Lab, Lesson, about, as_a_stranger, every_prompt, of_strangers, swapped, teach, told
 from torch import Tensor, nn
 from village import Document
 
@@ -110,7 +110,9 @@ def overfitted(lab: Lab) -> Any:
 def lurking(lab: Lab) -> Any:
     """M5: greedily something else is said, but the answer keeps a probability of a fifth."""
     lessons = [Lesson(text, 0.25) for text in about(lab, told)]
-    return teach(lab, [*lessons, *(Lesson(text) for text in about(lab, swapped(lab)))], rows=20)
+    lies = [Lesson(text) for text in about(lab, swapped(lab))]
+    # Else it would come to say both of everybody, of whom nothing is to be said.
+    return teach(lab, [*lessons, *lies, *of_strangers(lab)], rows=30)
 
 
 def rounded_away(lab: Lab) -> Any:
