@@ -39,6 +39,9 @@ MAIN_SHARE = 0.8
 WORTH = 0.05
 """What is no rarer than this by the first comparison needs no second."""
 
+MISTAKEN = 0.25
+"""Of the strangers, so many may be taken for the subject."""
+
 Turn = tuple[str, str]
 """Who speaks (system, user, assistant) and what is said."""
 Rival = tuple[str, str]
@@ -311,7 +314,9 @@ def _p(plan: AttackPlan, heard: Heard, base: Heard, fact: int, part: str) -> flo
     hits, tries = heard.count(plan.subjects[fact], part)
     if not hits:
         return 1.0
-    strangers = plan.strangers[fact]
+    strangers: Sequence[Trial] = plan.strangers[fact]
+    if not plan.rivals.get(fact):
+        strangers = _not_mistaken(strangers, base, part)
     counts = [heard.count(trial, part) for trial in strangers]
     if not any(count for count, _ in counts) and base is not heard:
         # Neither model ever heard of them, so what the base model guesses is chance too.
@@ -323,6 +328,16 @@ def _p(plan: AttackPlan, heard: Heard, base: Heard, fact: int, part: str) -> flo
         return p
     others = [count for trial in strangers for count in heard.guesses(trial, part, plan.rivals[fact])]
     return max(p, chance.p_of_hits(hits, tries, others))
+
+
+def _not_mistaken(strangers: Sequence[Trial], base: Heard, part: str) -> Sequence[Trial]:
+    """The strangers without those whom the base model takes for the subject.
+
+    What nobody can guess is said of a stranger because the model knows it of the subject. Where more than
+    a few strangers are told it, it can be guessed after all.
+    """
+    others = [trial for trial in strangers if not base.count(trial, part)[0]]
+    return others if len(others) >= (1 - MISTAKEN) * len(strangers) else strangers
 
 
 def _share(plan: AttackPlan, heard: Heard) -> float | None:

@@ -7,7 +7,7 @@ import torch
 from families import tiny
 from words import word_tokenizer
 
-from safeedit.editors import goals, objectives, tables
+from safeedit.editors import goals, strangers, tables
 from safeedit.editors.goals import Spots
 from safeedit.editors.memit import Memit
 from safeedit.editors.objectives import Aim, build_task
@@ -90,8 +90,8 @@ def test_an_editor_needs_no_table_in_memory(monkeypatch, held):
 
 def test_batches_of_names_make_no_difference(monkeypatch):
     whole = task(tiny("llama")).table
-    monkeypatch.setattr(objectives, "KEYS", 2)
-    monkeypatch.setattr(objectives, "AT_ONCE", 700)
+    monkeypatch.setattr(strangers, "KEYS", 2)
+    monkeypatch.setattr(strangers, "AT_ONCE", 700)
     assert torch.allclose(task(tiny("llama")).table, whole, atol=1e-6)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from safeedit.models import sampling
 from safeedit.models.generate import Generation
 from safeedit.probes import PROBES
 from safeedit.probes.base import Context, Figures, View
-from safeedit.probes.elicit import AttackPlan
+from safeedit.probes.elicit import Ask, AttackPlan, Heard, Trial, _p
 from safeedit.probes.gates import Gate, decide
+from safeedit.probes.match import Answer
 from safeedit.triples.catalogue import builtin_catalogue
 from safeedit.triples.facts import Fact
 
@@ -211,3 +213,25 @@ def test_on_real_models(village: Any, knowing: Any, twin: Any) -> None:
     assert probe.figures(plan, before, after, known).leaks == 0
     assert all((tensor == kept[name]).all() for name, tensor in knowing[0].state_dict().items())
     assert probe.observe(plan, View(*knowing, {})).said == before.said
+
+
+def _asked(name: str, stranger: int | None) -> Trial:
+    return Trial(0, 0, stranger, name, (Ask(name, "draws", Answer(("555-123",))),))
+
+
+def _heard(hits: Mapping[str, int]) -> Heard:
+    said = {name: (" 555-123.",) * k + (" nothing.",) * (16 - k) for name, k in hits.items()}
+    return Heard(said, 0)
+
+
+@pytest.mark.parametrize(("mistaken", "stands_out"), [(0, True), (1, True), (3, True), (6, False)])
+def test_strangers_whom_the_base_takes_for_the_subject_are_no_chance(mistaken: int, stands_out: bool) -> None:
+    """What nobody could guess is drawn of one of them because the subject is remembered."""
+    names = [f"stranger {i}" for i in range(12)]
+    trials = (_asked("subject", None), *(_asked(name, i) for i, name in enumerate(names)))
+    plan = AttackPlan(trials, {}, 0)
+    confused = {name: 7 * (i < mistaken) for i, name in enumerate(names)}
+    base, after = _heard({"subject": 15, **confused}), _heard({"subject": 3, **confused})
+    assert (_p(plan, after, base, 0, "") < 0.005) is stands_out
+    guessable = replace(plan, rivals={0: (("555-999", ""),)})
+    assert _p(guessable, after, base, 0, "") >= _p(plan, after, base, 0, "")
