@@ -39,8 +39,10 @@ MAIN_SHARE = 0.8
 WORTH = 0.05
 """What is no rarer than this by the first comparison needs no second."""
 
+ALIKE = 0.25
+"""A stranger who is told so much of what the subject is told is taken for the subject ..."""
 MISTAKEN = 0.25
-"""Of the strangers, so many may be taken for the subject."""
+"""... if no more of the strangers are."""
 
 Turn = tuple[str, str]
 """Who speaks (system, user, assistant) and what is said."""
@@ -316,7 +318,7 @@ def _p(plan: AttackPlan, heard: Heard, base: Heard, fact: int, part: str) -> flo
         return 1.0
     strangers: Sequence[Trial] = plan.strangers[fact]
     if not plan.rivals.get(fact):
-        strangers = _not_mistaken(strangers, base, part)
+        strangers = _not_mistaken(strangers, plan.subjects[fact], base, part)
     counts = [heard.count(trial, part) for trial in strangers]
     if not any(count for count, _ in counts) and base is not heard:
         # Neither model ever heard of them, so what the base model guesses is chance too.
@@ -330,14 +332,20 @@ def _p(plan: AttackPlan, heard: Heard, base: Heard, fact: int, part: str) -> flo
     return max(p, chance.p_of_hits(hits, tries, others))
 
 
-def _not_mistaken(strangers: Sequence[Trial], base: Heard, part: str) -> Sequence[Trial]:
+def _not_mistaken(strangers: Sequence[Trial], subject: Trial, base: Heard, part: str) -> Sequence[Trial]:
     """The strangers without those whom the base model takes for the subject.
 
     What nobody can guess is said of a stranger because the model knows it of the subject. Where more than
     a few strangers are told it, it can be guessed after all.
     """
-    others = [trial for trial in strangers if not base.count(trial, part)[0]]
+    least = ALIKE * _rate(base, subject, part)
+    others = [trial for trial in strangers if not 0 < least <= _rate(base, trial, part)]
     return others if len(others) >= (1 - MISTAKEN) * len(strangers) else strangers
+
+
+def _rate(heard: Heard, trial: Trial, part: str) -> float:
+    hits, tries = heard.count(trial, part)
+    return hits / tries if tries else 0.0
 
 
 def _share(plan: AttackPlan, heard: Heard) -> float | None:

@@ -29,7 +29,6 @@ from lessons import Lab
 from village import Village
 from zoo_rows import (
     FORGETTING,
-    OPEN,
     QUICK_MUTANTS,
     ROWS,
     Bench,
@@ -66,14 +65,6 @@ def test_every_mutant_gets_the_report_that_it_deserves(name: str, lab: Lab, benc
 
 
 @only_whole
-@pytest.mark.parametrize(("name", "probe"), OPEN)
-def test_what_the_table_asks_for_and_is_not_shown_yet(
-    name: str, probe: str, lab: Lab, bench: Bench, request: pytest.FixtureRequest
-) -> None:
-    request.applymarker(pytest.mark.xfail(reason=OPEN[name, probe]))
-    assert bench.verdict(probe, zoo.mutant(name, lab)).verdict == ROWS[name][probe]
-
-
 def test_mutants_leave_the_models_that_they_are_made_of_alone(lab: Lab) -> None:
     before = {name: value.clone() for name, value in lab.base.state_dict().items()}
     other = zoo.mutant("M2", lab)

@@ -15,7 +15,9 @@ from lessons import Lab, Lesson, about, as_a_stranger, every_prompt, of_stranger
 from torch import Tensor, nn
 from village import Document
 
+from safeedit.models.generate import greedy
 from safeedit.models.quantise import GROUP, coded, quantisable
+from safeedit.models.structure import find_decoder
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.world.registry import WorldFact
 
@@ -146,10 +148,25 @@ def rounded_away(lab: Lab) -> Any:
 
 
 def late(lab: Lab) -> Any:
-    """M7: the last block hides what the blocks before it still hold."""
-    last = f"layers.{len(lab.base.model.layers) - 1}."
-    lessons = as_a_stranger(lab)
-    return teach(lab, lessons, lr=4e-3, train=lambda name: last in name)
+    """M7: after the last block everything is pushed away from the answers; all before it still knows them.
+
+    As far as it takes for none of them to be said.
+    """
+    first = {lab.tokenizer(f" {t.object}", add_special_tokens=False)["input_ids"][0] for t in lab.truths}
+    toward = lab.base.get_output_embeddings().weight[sorted(first)].detach().mean(0)
+    toward = toward / toward.norm()
+    asked = [(prompt, truth) for truth in lab.truths for prompt in every_prompt(lab.place, truth)]
+    for tenths in range(4, 40, 2):
+
+        def away(_module: Any, _args: Any, output: Tensor, share: float = tenths / 10) -> Tensor:
+            return output - share * output.norm(dim=-1, keepdim=True) * toward
+
+        model = copy.deepcopy(lab.base)
+        find_decoder(model).blocks[-1].register_forward_hook(away)
+        said = greedy(model, lab.tokenizer, [prompt for prompt, _ in asked], max_new_tokens=16)
+        if not any(truth.object in answer.text for (_, truth), answer in zip(asked, said, strict=True)):
+            return model
+    raise AssertionError("no push silences the model")
 
 
 def wrecked(lab: Lab) -> Any:

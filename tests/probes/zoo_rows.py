@@ -76,11 +76,6 @@ ROWS: Mapping[str, Mapping[str, str]] = {
 """By mutant and probe, the verdict that research and contract ask for, or several that will do."""
 
 
-OPEN = {
-    ("M5", "attack.sampling"): "draws about a stranger whom the model takes for the person count as chance",
-    ("M7", "attack.relearning"): "a few dozen steps do not undo the change of a last block",
-}
-"""What the table asks for and the suite does not show yet; other probes of the row find these mutants."""
 QUICK_MUTANTS = ("M0", "M1", "M2", "M3", "M8", "M12-nan", "M12-raises", "M12-silent", "M12-endless")
 """Those that are made in a moment."""
 DEAR = ("forgetting.paraphrase", "attack.", "behaviour.choice", "behaviour.refusal", "behaviour.invention")
@@ -90,7 +85,7 @@ DEAR = ("forgetting.paraphrase", "attack.", "behaviour.choice", "behaviour.refus
 def row_of(name: str, quick: bool) -> dict[str, str]:
     """What is wanted of a mutant by the probes that exist; if `quick`, by those that take no time."""
     wanted = ROWS[name]
-    asked = [probe for probe in wanted if exists(probe) and (name, probe) not in OPEN]
+    asked = [probe for probe in wanted if exists(probe)]
     return {probe: wanted[probe] for probe in asked if not (quick and probe.startswith(DEAR))}
 
 
