@@ -19,15 +19,14 @@ from safeedit.probes.elicit import (
     AttackProbe,
     Heard,
     Turn,
-    answer_for,
     heard_of,
-    rivals_of,
 )
 from safeedit.probes.elicit_families import Families, Family, Material, part_of, plain
 from safeedit.probes.elicit_files import prompt_file
 from safeedit.probes.elicit_forms import formed
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer
+from safeedit.probes.rivals import answer_for, rivals_of
 from safeedit.triples.facts import Fact
 
 FEWEST = 12

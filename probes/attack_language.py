@@ -18,11 +18,10 @@ from safeedit.probes.elicit import (
     AttackPlan,
     AttackProbe,
     Heard,
-    answer_for,
     heard_of,
-    rivals_of,
 )
 from safeedit.probes.elicit_files import Record, prompt_file
+from safeedit.probes.rivals import answer_for, rivals_of
 from safeedit.triples.catalogue import Template
 from safeedit.triples.facts import Fact
 

@@ -18,9 +18,8 @@ from safeedit.probes.elicit import (
     AttackPlan,
     AttackProbe,
     Heard,
-    answer_for,
-    rivals_of,
 )
+from safeedit.probes.rivals import answer_for, rivals_of
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Fact
 
