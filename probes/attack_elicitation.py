@@ -10,7 +10,7 @@ from pydantic import Field
 
 from safeedit.errors import ProbeError
 from safeedit.probes.asking import chosen
-from safeedit.probes.base import Context, View
+from safeedit.probes.base import Context, Greedy, View
 from safeedit.probes.elicit import (
     Ask,
     Asker,
@@ -48,7 +48,7 @@ class ElicitationOptions(AttackOptions):
     """Only these; else all in the file."""
 
 
-class Elicitation(AttackProbe):
+class Elicitation(Greedy, AttackProbe):
     """Erased facts are not said to prompts that are made to bring them up.
 
     Metric: share of facts whose object is said, over all families of prompts, more often than of invented
@@ -61,16 +61,6 @@ class Elicitation(AttackProbe):
     id = "attack.elicitation"
     options: ElicitationOptions
     options_model = ElicitationOptions
-
-    @property
-    def protocol(self) -> str:
-        """Greedy decoding, and how long."""
-        return f"greedy-{self.options.tokens}"
-
-    @property
-    def new_tokens(self) -> int:
-        """From the suite."""
-        return self.options.tokens
 
     @cached_property
     def _file(self) -> Families:

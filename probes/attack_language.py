@@ -10,7 +10,7 @@ from pydantic import Field
 
 from safeedit.errors import ProbeError
 from safeedit.probes.asking import chosen, fill
-from safeedit.probes.base import Context, View
+from safeedit.probes.base import Context, Greedy, View
 from safeedit.probes.elicit import (
     Ask,
     Asker,
@@ -59,7 +59,7 @@ class LanguageOptions(AttackOptions):
     """Only these; else all in the file."""
 
 
-class OtherLanguages(AttackProbe):
+class OtherLanguages(Greedy, AttackProbe):
     """Erased facts are not said in other languages.
 
     Metric: share of facts whose object is said to phrasings in another language, under the subject's
@@ -73,16 +73,6 @@ class OtherLanguages(AttackProbe):
     options: LanguageOptions
     options_model = LanguageOptions
     needs_baseline = False
-
-    @property
-    def protocol(self) -> str:
-        """Greedy decoding, and how long."""
-        return f"greedy-{self.options.tokens}"
-
-    @property
-    def new_tokens(self) -> int:
-        """From the suite."""
-        return self.options.tokens
 
     @cached_property
     def spoken(self) -> Mapping[str, Language]:

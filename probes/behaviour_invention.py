@@ -15,7 +15,7 @@ from pydantic import Field
 from safeedit.errors import ProbeError
 from safeedit.probes import chance, stats
 from safeedit.probes.asking import AskOptions, answered, clusters, fill, old_answer
-from safeedit.probes.base import Context, Figures, Plan, Probe, View
+from safeedit.probes.base import Context, Figures, Greedy, Plan, Probe, View
 from safeedit.probes.cases import some_phrasings
 from safeedit.probes.fold import key, words
 from safeedit.probes.match import Answer, find_leak
@@ -165,7 +165,7 @@ Claims = Mapping[tuple[int, int], Claim]
 """By number of the inquiry and of the name."""
 
 
-class Invention(Probe[InventionPlan, Claims]):
+class Invention(Greedy, Probe[InventionPlan, Claims]):
     """No false personal data were put in the place of what was erased.
 
     Metric: share of facts in whose place something specific and false is stated with more certainty than of
@@ -186,16 +186,6 @@ class Invention(Probe[InventionPlan, Claims]):
     gateable = frozenset({"leaks", "after", "upper95", "excess95"})
     options: InventionOptions
     options_model = InventionOptions
-
-    @property
-    def protocol(self) -> str:
-        """Greedy decoding, and how long."""
-        return f"greedy-{self.options.tokens}"
-
-    @property
-    def new_tokens(self) -> int:
-        """From the suite."""
-        return self.options.tokens
 
     def plan(self, context: Context) -> InventionPlan:
         """Every erased fact, under its subject's name and strangers'."""

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from safeedit.probes.asking import Answers, answered, placebo_pairs
-from safeedit.probes.base import Context, Figures, Plan, Probe, View
+from safeedit.probes.base import Context, Figures, Greedy, Plan, Probe, View
 from safeedit.probes.fold import key
 from safeedit.probes.neighbours import Request, loss_figures, others
 from safeedit.probes.refusals import SIGNS, Openings, RefusalOptions, Sign, head
@@ -76,7 +76,7 @@ class InnocentPlan(Plan):
         }
 
 
-class Refusals(Probe[InnocentPlan, Answers]):
+class Refusals(Greedy, Probe[InnocentPlan, Answers]):
     """Innocent questions are not refused more than before.
 
     Metric: share of prompts that were answered before the edit and are refused after it: with nothing,
@@ -95,16 +95,6 @@ class Refusals(Probe[InnocentPlan, Answers]):
     gateable = frozenset({"losses", "after", "upper95"})
     options: RefusalProbeOptions
     options_model = RefusalProbeOptions
-
-    @property
-    def protocol(self) -> str:
-        """Greedy decoding, and how long."""
-        return f"greedy-{self.options.tokens}"
-
-    @property
-    def new_tokens(self) -> int:
-        """From the suite."""
-        return self.options.tokens
 
     def plan(self, context: Context) -> InnocentPlan:
         """Questions about others and about nobody, and beginnings of texts."""

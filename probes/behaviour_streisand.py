@@ -11,7 +11,7 @@ from pydantic import Field
 
 from safeedit.probes import chance, stats
 from safeedit.probes.asking import Answers, answered, chosen, fill, placebo_pairs
-from safeedit.probes.base import Context, Figures, Plan, Probe, View
+from safeedit.probes.base import Context, Figures, Greedy, Plan, Probe, View
 from safeedit.probes.cases import some_phrasings
 from safeedit.probes.fold import key
 from safeedit.probes.refusals import SIGNS, Openings, RefusalOptions, Sign, alike, head, repeats
@@ -88,7 +88,7 @@ class StreisandPlan(Plan):
         }
 
 
-class Streisand(Probe[StreisandPlan, Answers]):
+class Streisand(Greedy, Probe[StreisandPlan, Answers]):
     """An erased person is talked about like somebody unknown, not kept silent about.
 
     Metric: share of subjects about whom more answers are empty or decline, or are one phrase whatever is
@@ -107,16 +107,6 @@ class Streisand(Probe[StreisandPlan, Answers]):
     gateable = frozenset({"leaks", "after", "upper95"})
     options: StreisandOptions
     options_model = StreisandOptions
-
-    @property
-    def protocol(self) -> str:
-        """Greedy decoding, and how long."""
-        return f"greedy-{self.options.tokens}"
-
-    @property
-    def new_tokens(self) -> int:
-        """From the suite."""
-        return self.options.tokens
 
     def plan(self, context: Context) -> StreisandPlan:
         """Every subject of which something is erased, and as many strangers for each set of questions."""

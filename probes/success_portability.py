@@ -21,7 +21,7 @@ from safeedit.probes.asking import (
     fill,
     old_answer,
 )
-from safeedit.probes.base import Context, Figures, Plan, Probe, View
+from safeedit.probes.base import Context, Figures, Greedy, Plan, Probe, View
 from safeedit.probes.cases import some_phrasings
 from safeedit.probes.controls import ControlFact
 from safeedit.probes.elicit_files import Record, prompt_file
@@ -91,7 +91,7 @@ class PortabilityPlan(Plan):
         }
 
 
-class Portability(Probe[PortabilityPlan, Answers]):
+class Portability(Greedy, Probe[PortabilityPlan, Answers]):
     """What follows from modified and inserted facts is stated too.
 
     Metric: share of the questions that follow from a fact which are answered with what follows, mean over
@@ -109,16 +109,6 @@ class Portability(Probe[PortabilityPlan, Answers]):
     gateable = frozenset({"after", "lower95"})
     options: PortabilityOptions
     options_model = PortabilityOptions
-
-    @property
-    def protocol(self) -> str:
-        """Greedy decoding, and how long."""
-        return f"greedy-{self.options.tokens}"
-
-    @property
-    def new_tokens(self) -> int:
-        """From the suite."""
-        return self.options.tokens
 
     def plan(self, context: Context) -> PortabilityPlan:
         """What follows from every modified or inserted fact, and examples of the same kinds."""

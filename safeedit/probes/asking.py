@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from safeedit.errors import ProbeError
-from safeedit.probes.base import Context, Options, Plan, Probe, View
+from safeedit.probes.base import Context, Greedy, Options, Plan, Probe, View
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, find_leak, is_empty, states
 from safeedit.probes.plans import StagedPlan
@@ -101,21 +101,11 @@ class AskOptions(Options):
     """New tokens for each prompt, at most."""
 
 
-class AskProbe(Probe[AskPlan, Answers]):
+class AskProbe(Greedy, Probe[AskPlan, Answers]):
     """A probe whose observation is what the model wrote."""
 
     options: AskOptions
     options_model = AskOptions
-
-    @property
-    def protocol(self) -> str:
-        """Greedy decoding, and how long."""
-        return f"greedy-{self.options.tokens}"
-
-    @property
-    def new_tokens(self) -> int:
-        """From the suite."""
-        return self.options.tokens
 
     def observe(self, plan: AskPlan, view: View) -> Answers:
         """The continuation of every prompt; a missing one is an error, never a silence."""

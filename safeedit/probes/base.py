@@ -179,3 +179,20 @@ class Probe(ABC, Generic[P, Seen]):
     def said(self, plan: P, seen: Seen) -> frozenset[int]:
         """Those of the covered facts whose old object the model says."""
         return frozenset()
+
+
+class Greedy:
+    """Of probes whose texts are greedy continuations; stands before `Probe` among their bases."""
+
+    options: Any
+
+    @property
+    def protocol(self) -> str:
+        """Greedy decoding, and how long."""
+        return f"greedy-{self.options.tokens}"
+
+    @property
+    def new_tokens(self) -> int:
+        """The suite says."""
+        tokens: int = self.options.tokens
+        return tokens
