@@ -27,7 +27,7 @@ class Params(rome.Params):
     """Mean loss, in nats, at which an insertion or modification is finished."""
     whole: bool = False
     """Whether an object is taken out at all of its tokens that tell something, or at the first of them alone:
-    so many values that hold exactly cost others theirs (BENCHMARKS.md)."""
+    every value that holds exactly costs others a little of theirs."""
     slack: float = Field(default=0.0, ge=0)
     """How much values may give, for less change elsewhere: 0 for not at all, 1 for as much as in MEMIT."""
 
