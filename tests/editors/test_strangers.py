@@ -4,10 +4,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from families import FAMILIES, tiny
+from families import tiny
 from words import word_tokenizer
 
 from safeedit.editors import strangers
+from safeedit.editors.finetune import FtM
 from safeedit.editors.goals import Spots
 from safeedit.editors.memit import Memit
 from safeedit.editors.objectives import Aim, build_task
@@ -152,20 +153,27 @@ def test_what_is_usual_is_no_leak_and_what_is_no_number_is_one():
     assert spots.told(log_p)[1][spots.telling >= 0].isnan().all()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["gpt2", "gptj", "llama"])
 def test_no_beginning_of_an_object_brings_the_rest(family):
-    """Values at a prompt's end are put after every part of the object, in models of every make."""
+    """A model says all of the object; taken out at its first token alone, the rest is still there."""
     model, tokenizer = tiny(family), word_tokenizer()
-    settings = {"site": "prompt", "statistics_tokens": 2000, "passes": 4, "clamp": 2.0, "contexts": 0}
-    taught = Memit(**settings).edit(
-        model, tokenizer, [Edit("insert", "w30 w31", "r", PROMPTS, "w41 w42 w43", None)], corpus=CORPUS
+    told = Edit("insert", "w30 w31", "r", PROMPTS, "w41 w42 w43", None)
+    taught = FtM(epochs=400, rate=0.1, anchors=0, retain=0.0, stop=0.02).edit(
+        model, tokenizer, [told], corpus=CORPUS
     )
+    settings = {"site": "prompt", "statistics_tokens": 2000, "anchors": 0, "contexts": 0, "clamp": 2.0}
+    rows = rows_of(tokenizer, [Text("", prompt, GONE.subject, GONE.old) for prompt in PROMPTS])
     with taught.applied(model):
-        patch = Memit(**settings, anchors=0).edit(model, tokenizer, [GONE], corpus=CORPUS)
-        rows = [rows_of(tokenizer, [Text("", prompt, GONE.subject, GONE.old)])[0] for prompt in PROMPTS]
-        with patch.applied(model):
-            after = [_said(model, row) for row in rows]
-    assert max(max(p) for p in after) < 0.3
+        before = [_said(model, row) for row in rows]
+        found = {}
+        for whole in (False, True):
+            patch = Memit(**settings, whole=whole).edit(model, tokenizer, [GONE], corpus=CORPUS)
+            with patch.applied(model):
+                found[whole] = [p for row in rows for p in _said(model, row)]
+    assert min(map(min, before)) > 0.35, before
+    pairs = list(zip(found[False], found[True], strict=True))
+    assert any(first > 0.35 and every < 0.1 for first, every in pairs), found
+    assert all(every < first + 0.05 for first, every in pairs), found
 
 
 @torch.no_grad()
