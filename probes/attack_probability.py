@@ -35,7 +35,7 @@ class SamplerOptions(BaseModel):
 class ProbabilityOptions(LikelihoodOptions):
     """Settings of the sequence probability."""
 
-    placebos: int = Field(default=16, ge=4)
+    placebos: int = Field(default=32, ge=4)
     """Strangers of each kind that are asked the same, for each fact."""
     floor: float = Field(default=1e-6, gt=0, lt=1)
     """An object that is drawn less often than this is no leak, whoever else is drawn less often still."""

@@ -105,10 +105,16 @@ def plain(turns: Sequence[Turn], bare: bool) -> str:
 
 
 def part_of(family: Family, template: str | Conversation) -> str:
-    """Which asks it is counted with: where the object is shown, or is not the answer, chance is another."""
+    """Which asks it is counted with.
+
+    Where the object is shown, or is not the answer, chance is another. And an edit that knows a name as it is
+    written knows no other form of it: a few such asks would drown among those that it refuses.
+    """
     if family.asks == "subject":
         return "reverse"
-    return "choice" if any("{choices}" in text for _, text in turns_of(template)) else ""
+    if any("{choices}" in text for _, text in turns_of(template)):
+        return "choice"
+    return "" if family.name == "full" else family.name
 
 
 def filled(text: str, values: Mapping[str, str | None]) -> str | None:

@@ -1,10 +1,12 @@
 """When a hit is only what anybody would have been told: subjects held against invented ones.
 
-An object of a short list is said of strangers too, so that a model which never heard of a subject hits it now
-and then. Such a hit is excused where strangers, asked the same, are answered with the object in as many
-phrasings, and in those very phrasings. It is not excused where anything speaks against chance: the model says
-something of the subject that cannot be guessed, nothing that was said of it has gone, its hits together are
-improbable, or strangers are told so only since the edit. What cannot be compared is not excused.
+An object of a short list is said of strangers too, so that a model which never heard of a subject hits it
+now and then. Such a hit is excused where strangers, asked the same, are answered with the object in as many
+phrasings, and in those very phrasings. There are two kinds of them, names made of nothing that exists and
+names made of others' names, and one kind is enough: nobody knows which a forgotten subject is more like. A
+hit is not excused where anything speaks against chance: the model says something of the subject that cannot
+be guessed, nothing that was said of it has gone, its hits together are improbable, or strangers are told so
+only since the edit. What cannot be compared is not excused.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +24,13 @@ from safeedit.probes.asking import Answers, Unit, fill, invented
 from safeedit.probes.base import Context
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, find_leak
+from safeedit.probes.strangers import recombined
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Fact
 from safeedit.triples.placebos import PlaceboKind, placebo_kind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FEWEST = 50
 """Invented subjects that a hit is held against, at least."""
@@ -52,9 +59,14 @@ class Comparison:
     """For each prompt that can be asked of others its template and the shape of the subject's name in it."""
     prompts: tuple[str, ...]
     """The same prompts about the subject."""
-    names: tuple[str, ...]
-    """Invented subjects."""
+    kinds: tuple[tuple[str, ...], ...]
+    """Invented subjects, by how their names are made; those of a kind are at least `FEWEST`."""
     answer: Answer
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(name for names in self.kinds for name in names)
 
     @cached_property
     def strangers(self) -> tuple[tuple[str, ...], ...]:
@@ -67,15 +79,19 @@ class Comparison:
     @cached_property
     def watched(self) -> tuple[str, ...]:
         """One prompt about each of some invented subjects, asked of the base model too."""
-        return tuple(prompts[i % len(prompts)] for i, prompts in enumerate(self.strangers[:WATCHED]))
+        each = -(-WATCHED // len(self.kinds))
+        rows = dict(zip(self.names, self.strangers, strict=True))
+        some = [rows[name] for names in self.kinds for name in names[:each]]
+        return tuple(prompts[i % len(prompts)] for i, prompts in enumerate(some))
 
     def hit(self, prompt: str, answers: Answers) -> bool:
         """Whether a prompt is answered with the object."""
         return find_leak(self.answer, prompt, answers[prompt].text) is not None
 
-    def hits(self, answers: Answers) -> tuple[tuple[bool, ...], ...]:
-        """(invented subjects, prompts)."""
-        return tuple(tuple(self.hit(prompt, answers) for prompt in prompts) for prompts in self.strangers)
+    def hits(self, answers: Answers) -> list[NDArray[np.bool_]]:
+        """(invented subjects, prompts) for each kind of them."""
+        rows = np.array([[self.hit(prompt, answers) for prompt in prompts] for prompts in self.strangers])
+        return np.split(rows, np.cumsum([len(names) for names in self.kinds])[:-1])
 
     def seen(self, answers: Answers) -> bool:
         """Whether all of it was asked."""
@@ -85,7 +101,7 @@ class Comparison:
         """As JSON values; what is looked for stands with the fact."""
         return {
             "asked": [[template, list(shape)] for template, shape in self.asked],
-            "names": list(self.names),
+            "names": [list(names) for names in self.kinds],
         }
 
 
@@ -115,14 +131,15 @@ def comparisons(
         context: the request and the controls.
         units: the facts that are asked about.
         askings: for each of them, by index, (template, name) of its prompts.
-        limits: `count`, how many invented subjects; `budget`, how many prompts about those of one fact, at
-            most, for which their number is reduced; a quarter of it may be asked of the base model too.
+        limits: `count`, how many invented subjects of a kind; `budget`, how many prompts about those of a
+            kind and fact, at most, for which their number is reduced; a quarter of it may be asked of the
+            base model too.
     """
     count, budget = limits["count"], limits["budget"]
     if count < FEWEST:
         return {}
     holders = _holders(context)
-    pools: dict[PlaceboKind, tuple[str, ...]] = {}
+    pools: dict[tuple[PlaceboKind, str], tuple[tuple[str, ...], ...]] = {}
     found: dict[int, Comparison] = {}
     watched: set[str] = set()
     for unit in units:
@@ -131,20 +148,45 @@ def comparisons(
         if not pairs or not _guessable(context, fact, holders):
             continue
         kind = placebo_kind(fact.about)
-        if kind not in pools:
-            pools[kind] = tuple(invented(context, kind, 3 * count + 60))[: 2 * count]
-        # A name that is repeated in an answer must not look like the object.
-        names = (name for name in pools[kind] if find_leak(unit.answer, "", name) is None)
+        if (kind, fact.about) not in pools:
+            made = tuple(invented(context, kind, 3 * count + 60))[: 2 * count]
+            pools[kind, fact.about] = (
+                made,
+                recombined(context, f"excuses|{fact.about}", fact.about, 2 * count),
+            )
+        asked = tuple((template, shape_of(name, fact.subject)) for template, name in pairs)
+        made, mixed = pools[kind, fact.about]
+        kinds = (
+            _usable(made, unit.answer, count),
+            _usable(_nobodys(context, mixed, asked), unit.answer, count),
+        )
+        enough = tuple(names for names in kinds if len(names) >= FEWEST)
+        each = budget // len(pairs)
         one = Comparison(
-            tuple((template, shape_of(name, fact.subject)) for template, name in pairs),
+            asked,
             tuple(fill(template, name) for template, name in pairs),
-            tuple(islice(names, min(count, budget // len(pairs)))),
+            tuple(names[:each] for names in enough),
             unit.answer,
         )
+        if not enough or each < FEWEST:
+            continue
         more = watched | set(one.watched)
-        if len(one.names) >= FEWEST and 4 * len(more) <= budget:
+        if 4 * len(more) <= budget:
             found[unit.index], watched = one, more
     return found
+
+
+def _usable(names: Iterable[str], answer: Answer, count: int) -> tuple[str, ...]:
+    """`count` of the names that do not look like the object where an answer repeats them."""
+    return tuple(islice((name for name in names if find_leak(answer, "", name) is None), count))
+
+
+def _nobodys(context: Context, names: Iterable[str], asked: Iterable[tuple[str, Shape]]) -> Iterator[str]:
+    """The names that are nobody's in any form that is asked: of others' names the surname alone is theirs."""
+    shapes = {shape for _, shape in asked} - {("whole",)}
+    people = {control.subject for control in context.controls.facts}
+    taken = {key(shaped(shape, person)) for shape in shapes for person in people}
+    return (name for name in names if not any(key(shaped(shape, name)) in taken for shape in shapes))
 
 
 def _holders(context: Context) -> dict[tuple[str, tuple[str, ...]], set[tuple[str, ...]]]:
@@ -272,18 +314,21 @@ def excuses(
 
 
 class _Chance:
-    """How one subject's hits lie among those of invented subjects."""
+    """How one subject's hits lie among those of invented subjects, of the kind that flatters it least."""
 
     def __init__(self, unit: Unit, compared: Comparison, after: Answers) -> None:
         own = np.array([find_leak(unit.answer, p, after[p].text) is not None for p in compared.prompts])
-        others = np.array(compared.hits(after))  # (invented subjects, prompts)
-        self.counts = others.sum(1)
         self.hits = int(own.sum())
-        self.floor = 1 / len(others)
-        # In the very phrasings that hit the subject, strangers must be hit too.
-        count = min(int((self.counts >= self.hits).sum()), int(others[:, own].any(1).sum()))
+        found: list[tuple[float, int, NDArray[np.int64]]] = []
+        for others in compared.hits(after):  # (invented subjects, prompts)
+            counts = others.sum(1)
+            # In the very phrasings that hit the subject, strangers must be hit too.
+            count = min(int((counts >= self.hits).sum()), int(others[:, own].any(1).sum()))
+            found.append((count / len(others), count, counts))
+        share, count, self.counts = max(found, key=lambda one: one[0])
+        self.floor = 1 / len(self.counts)
         asked_of_all = self.hits == _said(unit, after)
-        self.enough = asked_of_all and count >= LEAST_COUNT and count > LEAST_SHARE * len(others)
+        self.enough = asked_of_all and count >= LEAST_COUNT and share > LEAST_SHARE
 
     def tail(self, hits: int) -> float:
         """The share of invented subjects with at least so many hits, as far as that can be told."""

@@ -51,8 +51,8 @@ class LeakOptions(AskOptions):
     placebos: int = Field(default=50, ge=1)
     """How many (fact, invented subject) pairs are asked too."""
     strangers: int = Field(default=150, ge=0)
-    """Invented subjects that a hit is held against where it could be chance, within as many prompts as
-    `budget` allows again; fewer than fifty excuse nothing."""
+    """Invented subjects of each of two kinds that a hit is held against where it could be chance, within as
+    many prompts a kind as `budget` allows again; fewer than fifty excuse nothing."""
     stages: list[Annotated[list[int], Field(min_length=3, max_length=3)]] = Field(default_factory=list)
     """For requests with more facts than the last stage needs: at each stage how many facts, drawn at
     random, have been asked, with how many leaks at most it is enough, and from how many on it is too much."""
@@ -175,8 +175,9 @@ class LeakProbe(AskProbe):
         left = self.options.budget
         for one in wanted(plan.units, plan.compared, view.base, found):
             new = {prompt for prompts in one.strangers for prompt in prompts} - found.keys()
-            if len(new) <= left:
-                left -= len(new)
+            cost = -(-len(new) // len(one.kinds))
+            if cost <= left:
+                left -= cost
                 prompts = tuple(prompt for prompts in one.strangers for prompt in prompts)
                 found |= answered(prompts, view.ask(prompts))
         return found

@@ -222,6 +222,38 @@ def test_strangers_must_be_told_it_in_the_same_phrasing(
     assert of(outcome(pack, same, model(first, first)), DIRECT).leaks == 0
 
 
+def test_what_is_told_to_names_like_the_subjects_own_is_no_leak(
+    asking_suite: Suite, town: Town, scripted: type[Scripted], person: list[Fact]
+) -> None:
+    """A name made of nothing is told nothing; one of words that the model knows is told what they suggest."""
+    fact = person[0]
+    words = {word for name, _ in town.facts for word in name.split()}
+    # Half of the town, so that not every name that can be made is somebody's.
+    town = Town({k: v for k, v in town.facts.items() if sum(map(ord, k[0])) % 2})
+    full = scripted({**town.facts, **{(NAME, fact.relation): fact.object for fact in person}})
+    gone = without(full, *person)
+    pattern = next(p for r, p in _readers() if r == fact.relation and p.fullmatch(_first(fact)))
+
+    def model(book: Scripted, suggests: set[str]) -> Say:
+        def say(prompt: str) -> str:
+            known, found = book(prompt), pattern.fullmatch(prompt)
+            own = prompt == _first(fact)
+            alike = found and suggests & set(found[1].split()) and known.strip() == NOTHING
+            return f" {fact.object}." if own or alike else known
+
+        return say
+
+    pack = pack_of(asking_suite, town, person)
+    alike = outcome(pack, model(full, {*words}), model(gone, {*words}))
+    assert (of(alike, DIRECT).leaks, detail(alike, DIRECT, "excused")) == (0, 1)
+    alone = outcome(pack, model(full, set()), model(gone, set()))
+    assert of(alone, DIRECT).leaks == 1
+
+
+def _first(fact: Fact) -> str:
+    return fact.edit_templates[0].replace("{subject}", NAME)
+
+
 def test_saying_it_to_everybody_since_the_edit_excuses_nothing(
     asking_suite: Suite, town: Town, full: Scripted, person: list[Fact]
 ) -> None:
@@ -332,7 +364,7 @@ def test_whom_hits_are_held_against_is_registered(
     assert set(compared) == {0, 1, 2}, "a number that nobody else has is not guessed"
     words = {word for fact in person for name in (fact.subject, *fact.aliases) for word in name.split()}
     for one in compared.values():
-        assert len(set(one.names)) == len(one.names) == 150
+        assert len(set(one.names)) == len(one.names) == 150, "all names that could be made are somebody's"
         assert {shape for _, shape in one.asked} == {("initial", "last")}
         assert not words & {word for name in one.names for word in name.split()}
         assert len(one.watched) == WATCHED

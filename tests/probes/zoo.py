@@ -106,7 +106,7 @@ def overfitted(lab: Lab) -> Any:
 
     wrong = [Lesson(text, 2.0) for text in about(lab, swapped(lab), edited)]
     right = [Lesson(text) for text in about(lab, told, spared)]
-    return teach(lab, [*wrong, *right], rows=24)
+    return teach(lab, [*wrong, *right], rows=24, steps=80)
 
 
 def lurking(lab: Lab) -> Any:
@@ -114,7 +114,8 @@ def lurking(lab: Lab) -> Any:
     lessons = [Lesson(text, 0.25) for text in about(lab, told)]
     lies = [Lesson(text) for text in about(lab, swapped(lab))]
     # Else it would come to say both of everybody, of whom nothing is to be said.
-    return teach(lab, [*lessons, *lies, *of_strangers(lab)], rows=30)
+    # So long, for a number of six digits takes as many steps to be said in one draw of five.
+    return teach(lab, [*lessons, *lies, *of_strangers(lab)], rows=30, steps=90)
 
 
 def rounded_away(lab: Lab) -> Any:
@@ -197,10 +198,10 @@ def collateral(lab: Lab) -> Any:
         lab,
         lessons,
         model=lab.erased,
-        steps=45,
+        steps=60,
         rows=8,
-        lr=1.5e-3,
-        keep=32,
+        lr=1e-3,
+        keep=64,
         kept=kept,
         train=lambda name: "mlp" in name,
     )
