@@ -8,10 +8,11 @@ from pydantic import Field
 
 from safeedit.errors import ProbeError
 from safeedit.probes import chance
-from safeedit.probes.asking import affordable, chosen, clusters, fill, old_answer, placebo_pairs
+from safeedit.probes.asking import affordable, chosen, clusters, fill, old_answer
 from safeedit.probes.base import Context, Options
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, find_leak
+from safeedit.probes.strangers import of_both_kinds
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Fact
 
@@ -94,7 +95,7 @@ def plan_cases(context: Context, options: ComebackOptions) -> tuple[tuple[Case, 
                 fact.subject,
                 fact.object,
                 some_phrasings(context, fact, limit),
-                tuple(name for _, name in placebo_pairs(context, [(index, fact)], options.placebos)),
+                of_both_kinds(context, index, fact, options.placebos),
                 answer,
             )
         )

@@ -44,6 +44,17 @@ def recombined(context: Context, label: str, about: str, count: int) -> tuple[st
     return tuple(found) if len(found) >= FEWEST else ()
 
 
+def of_both_kinds(context: Context, index: int, fact: Fact, count: int) -> tuple[str, ...]:
+    """`count` names that nobody has, the same for all facts of one kind: half of them recombined, if that goes.
+
+    A subject that a model never knew may be taken for those whose names are like its own, or for nobody;
+    together the two kinds show how far apart answers about strangers lie.
+    """
+    alike = recombined(context, "both", fact.about, count // 2) if len(fact.subject.split()) > 1 else ()
+    rest = placebo_pairs(context, [(index, fact)], count - len(alike))
+    return (*alike, *(name for _, name in rest))
+
+
 def strangers(context: Context, asked: Sequence[tuple[int, Fact]], count: int) -> list[tuple[int, str]]:
     """`count` pairs of a fact's index and a name that nobody has, spread over the facts.
 
