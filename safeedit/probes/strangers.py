@@ -45,7 +45,7 @@ def recombined(context: Context, label: str, about: str, count: int) -> tuple[st
 
 
 def of_both_kinds(context: Context, index: int, fact: Fact, count: int) -> tuple[str, ...]:
-    """`count` names that nobody has, the same for all facts of one kind: half of them recombined, if that goes.
+    """`count` names that nobody has, the same for all facts of one kind: half of them recombined, if it goes.
 
     A subject that a model never knew may be taken for those whose names are like its own, or for nobody;
     together the two kinds show how far apart answers about strangers lie.
