@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,6 +17,7 @@ from safeedit.triples.facts import Edit, Op
 
 if TYPE_CHECKING:
     from safeedit.deltas import WeightDelta
+    from safeedit.editors.journal import Notes
     from safeedit.editors.statistics import Corpus, OwnText
     from safeedit.memories import Memory
     from safeedit.models.segment import Segment
@@ -61,6 +63,8 @@ class Job:
     digests: Mapping[str, str]
     seed: int
     report: Progress
+    notes: Notes
+    """Where work is kept that an edit which was cut short need not do again."""
     controls: Sequence[str] = ()
     """Prompts whose answers shall stay as they are."""
     basis: str | None = None
@@ -213,6 +217,7 @@ class Editor(ABC):
                 digests,
                 seed,
                 report,
+                self._notes(model, tokenizer, edits, corpus, [digests, seed, controls, basis]),
                 controls,
                 basis,
             )
@@ -232,6 +237,32 @@ class Editor(ABC):
             },
             memories=made.memories,
         )
+
+    def _notes(
+        self,
+        model: Any,
+        tokenizer: Any,
+        edits: Sequence[Edit],
+        corpus: Corpus | OwnText | None,
+        others: Sequence[object],
+    ) -> Notes:
+        """The journal, if one is kept, and the digest of all that this editor is given."""
+        from safeedit.applied import memory_digests
+        from safeedit.editors.journal import JOURNAL, Notes, state_of, tokenizer_digest
+
+        journal = JOURNAL.get()
+        if journal is None:
+            return Notes()
+        about = {
+            "editor": self.name,
+            "params": self.params.model_dump(mode="json"),
+            "edits": [asdict(edit) for edit in edits],
+            "model": [memory_digests(model), model.config.to_json_string(use_diff=False)],
+            "tokenizer": tokenizer_digest(tokenizer),
+            "corpus": None if corpus is None else corpus.digest(),
+            "others": others,
+        }
+        return Notes(journal, state_of(json.dumps(about, sort_keys=True), ()))
 
     @abstractmethod
     def _edit(self, job: Job) -> Made:

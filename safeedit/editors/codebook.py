@@ -15,6 +15,10 @@ from safeedit.memories import nearest
 
 LEAST = 1e-3
 """Keys nearer than twice this, relative to their norm, cannot be told apart reliably."""
+MOST = 2**25
+"""Pairs of keys whose distances are held at once, to find a median."""
+TOGETHER = 256
+"""Prompts that are compared with all entries at once: one by one, every comparison would copy all keys."""
 
 
 def labels_of(demands: Sequence[Demand]) -> list[int]:
@@ -38,12 +42,15 @@ def least_radius(model: torch.nn.Module) -> float:
 def unit_of(keys: Tensor, others: Tensor) -> float:
     """The median distance between prompts' keys, (prompts, width), and (others, width) those of the others.
 
+    Where there are too many pairs, it is taken over keys at equal intervals.
+
     Raises:
         EditorError: it is zero or not finite.
     """
     if not len(others):
         raise UsageError("anchors: without prompts to compare with there is no unit of distance; give some")
-    unit = float(torch.cdist(keys, others).median())
+    part = max(1, math.ceil(math.sqrt(len(keys) * len(others) / MOST)))
+    unit = float(torch.cdist(keys[::part], others[::part]).median())
     if not math.isfinite(unit) or unit == 0:
         raise EditorError("the inputs of the edited block are not finite, or all the same")
     return unit
@@ -79,22 +86,38 @@ class Book:
         Raises:
             EditorError: prompts that ask for different things have keys that cannot be told apart.
         """
-        for prompt in range(len(self.keys)):
-            self.add(prompt)
+        self._add(range(len(self.keys)))
         while lost := self._lost():
-            for prompt in lost:
-                self.add(prompt, alone=True)
+            self._add(lost, alone=True)
 
-    def add(self, prompt: int, *, alone: bool = False) -> None:
+    def _add(self, prompts: Sequence[int], alone: bool = False) -> None:
+        """Add prompts one after another; what is nearest to them is looked for together."""
+        for start in range(0, len(prompts), TOGETHER):
+            block, held = list(prompts[start : start + TOGETHER]), len(self.members)
+            near: list[list[tuple[float, int]]] = [[] for _ in block]
+            if held:
+                index, distance = nearest(self.keys[block], self.keys[self.members])
+                near = [[one] for one in zip(distance.tolist(), index.tolist(), strict=True)]
+            for prompt, found in zip(block, near, strict=True):
+                if len(self.members) > held:
+                    index, distance = nearest(self.keys[prompt, None], self.keys[self.members[held:]])
+                    found.append((float(distance), held + int(index)))
+                self._add_one(prompt, min(found, default=None), alone)
+
+    def _add_one(self, prompt: int, near: tuple[float, int] | None, alone: bool) -> None:
         """Add one prompt: joined to the nearest key, or as an entry (always, where `alone`).
+
+        Args:
+            prompt: which.
+            near: how far the nearest key is, and whose entry it is.
+            alone: whether it must be an entry.
 
         Raises:
             EditorError: its key cannot be told from one that asks for something else.
         """
         own = min(self.initial, self.room[prompt])
-        if self.members:
-            index, found = nearest(self.keys[prompt : prompt + 1], self.keys[self.members])
-            at, distance = int(index), float(found)
+        if near is not None:
+            distance, at = near
             other = self.members[at]
             if distance <= self.initial + self.radii[at]:
                 if self.labels[other] != self.labels[prompt]:

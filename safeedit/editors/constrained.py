@@ -27,6 +27,8 @@ from safeedit.errors import EditorError
 
 LOOSE = 1e-3
 """An equality that is missed by more than this part has no solution in float32."""
+AT_ONCE = 16 * 2**20
+"""Numbers in double precision that a system of many keys is put together and solved with, beside itself."""
 
 
 def equal_change(keys: Tensor, residuals: Tensor, preserve: Preservation, slack: float = 0.0) -> Factors:
@@ -39,7 +41,7 @@ def equal_change(keys: Tensor, residuals: Tensor, preserve: Preservation, slack:
         slack: how much constraints may give, against the units of `preserve`; 1 is `least_change`.
 
     Returns:
-        Factors of rank n.
+        Factors of rank n (or `inner`, where that is smaller).
 
     Raises:
         EditorError: the constraints contradict each other, or there are more of them than directions.
@@ -51,19 +53,53 @@ def equal_change(keys: Tensor, residuals: Tensor, preserve: Preservation, slack:
             f"{count} values cannot all hold exactly in a layer whose keys have {inner} directions; "
             "edit fewer names at once, or give slack"
         )
-    whitened = torch.cholesky_solve(keys.T, preserve.factor).T.double()  # (n, inner) = K^T A^-1
-    # Solved as it is rather than made symmetric: so the equalities hold whatever rounding A^-1 K has.
-    system = whitened @ keys.T.double()
-    system.diagonal().add_(slack)
-    found, failed = torch.linalg.solve_ex(system, whitened)
-    right = found.float()
-    if failed or not (torch.isfinite(right).all() and torch.isfinite(residuals).all()):
+    if count > inner:
+        left, right = residuals.T @ keys, _many(keys, preserve, slack)  # (outer, inner), (inner, inner)
+    else:
+        left, right = residuals.T.contiguous(), _few(keys, preserve, slack)  # (outer, n), (n, inner)
+    if not (torch.isfinite(right).all() and torch.isfinite(left).all()):
         raise EditorError("the edit has no finite solution; two names may share one key")
-    if not slack:
-        missed = right @ keys.T - torch.eye(count, device=keys.device)
-        if missed.abs().max() > LOOSE:
-            raise EditorError("the names' keys are too alike for all values to hold exactly; give slack")
-    return Factors(residuals.T.contiguous(), right)
+    if not slack and not _missed(keys, right) <= LOOSE:
+        raise EditorError("the names' keys are too alike for all values to hold exactly; give slack")
+    return Factors(left, right)
+
+
+def _few(keys: Tensor, preserve: Preservation, slack: float) -> Tensor:
+    """(n, inner): (K^T A^-1 K + slack I)^-1 K^T A^-1, beside which little more than the system is held."""
+    whitened = torch.cholesky_solve(keys.T, preserve.factor).T  # (n, inner) = K^T A^-1
+    width = max(1, AT_ONCE // len(keys))
+    # Solved as it is rather than made symmetric: so the equalities hold whatever rounding A^-1 K has.
+    system = torch.zeros(len(keys), len(keys), dtype=torch.double, device=keys.device)
+    for ours, theirs in zip(*(torch.split(x, width, dim=1) for x in (whitened, keys)), strict=True):
+        system.addmm_(ours.double(), theirs.T.double())
+    system.diagonal().add_(slack)
+    factors, pivots, failed = torch.linalg.lu_factor_ex(system)
+    del system
+    if failed:
+        raise EditorError("the edit has no finite solution; two names may share one key")
+    right = torch.empty_like(whitened, memory_format=torch.contiguous_format)
+    for found, ours in zip(*(torch.split(x, width, dim=1) for x in (right, whitened)), strict=True):
+        found.copy_(torch.linalg.lu_solve(factors, pivots, ours.double()))
+    return right
+
+
+def _many(keys: Tensor, preserve: Preservation, slack: float) -> Tensor:
+    """(inner, inner): (K K^T + slack A)^-1; K^T times this is what `_few` would give."""
+    system = slack * preserve.moment.double()
+    for part in torch.split(keys, max(1, AT_ONCE // keys.shape[1])):
+        wide = part.double()
+        system.addmm_(wide.T, wide)
+    return torch.cholesky_inverse(cholesky(system)).float()
+
+
+def _missed(keys: Tensor, right: Tensor) -> float:
+    """By what part the worst equality is missed."""
+    worst = []
+    for rows in torch.split(torch.arange(len(keys), device=keys.device), max(1, AT_ONCE // len(keys))):
+        gained = right[rows] @ keys.T  # (rows, n)
+        gained.scatter_add_(1, rows[:, None], -torch.ones_like(gained[:, :1]))
+        worst.append(gained.abs().max())
+    return float(torch.stack(worst).max())
 
 
 def ridge_change(keys: Tensor, residuals: Tensor, ridge: float) -> Factors:

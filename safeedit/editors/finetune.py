@@ -104,7 +104,9 @@ class FtLParams(TrainingParams, PaperParams):
 class FtMParams(ErasingParams, PaperParams):
     """Settings of FT-M."""
 
-    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {**_PAPER, "batch_rows": 1}}
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {**_PAPER, "batch_rows": 1, "whole": False}
+    }
     """Steps stay relative; of blocks there is one, two thirds up."""
 
     bound: float | None = Field(default=None, gt=0)
@@ -139,7 +141,15 @@ class FineTuning(Editor):
         staying = Kept(prepared, len(asked), len(asked) + len(named)) if kept else None
         with trained(weights.weights):
             epochs, outcome = train(
-                goals, staying, weights, params.epochs, params.batch_rows, params.retain, job.seed, job.report
+                goals,
+                staying,
+                weights,
+                params.epochs,
+                params.batch_rows,
+                params.retain,
+                job.seed,
+                job.report,
+                job.notes.bookmark("training"),
             )
             made = dict(zip(names, weights.changes(), strict=True))
         return Made(

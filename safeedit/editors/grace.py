@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -35,10 +36,12 @@ from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.codebook import Book, labels_of, least_radius, unit_of
 from safeedit.editors.goals import Spots
+from safeedit.editors.journal import State, tensor_in
 from safeedit.editors.objectives import Aim, build_task
 from safeedit.editors.prepared import BATCH
 from safeedit.editors.rows import Demand, Row, rows_of
 from safeedit.editors.settings import AnswerParams, PaperParams, existing
+from safeedit.editors.tables import Table
 from safeedit.errors import EditorError
 from safeedit.memories import Codebook
 from safeedit.models.hooks import frozen, inputs_of
@@ -129,12 +132,13 @@ class Grace(Editor):
         values = torch.empty(len(entries), projection.outer, device=decoder.device)
         steps = 0
         done = 0
-        for chosen in _chunks(task.demands, entries, params.batch_rows):
+        for number, chosen in enumerate(_chunks(task.demands, entries, params.batch_rows)):
             report("values", done, len(entries))
             rows = [(task.demands[i], at) for at, entry in enumerate(chosen) for i in entries[entry]]
-            found, taken = _Search(segment, layer, rows, len(chosen), task.table, fill).run(params)
-            values[chosen] = found
-            steps, done = max(steps, taken), done + len(chosen)
+            search = partial(_search, params, segment, layer, rows, len(chosen), task.table, fill)
+            found = job.notes.remembered(f"values-{number}", search)
+            values[chosen] = tensor_in(found, "values").to(values.device)
+            steps, done = max(steps, int(found["steps"])), done + len(chosen)
         radii = torch.tensor(book.radii)
         memory = Codebook({"keys": keys[book.members], "values": values, "radii": radii})
         loss, leak = _look(segment, layer, memory, task.demands, task.table, fill)
@@ -207,7 +211,7 @@ class _Search:
         layer: int,
         rows: Sequence[tuple[Demand, int]],
         entries: int,
-        table: Tensor,
+        table: Tensor | Table,
         fill: int,
     ) -> None:
         self.segment, self.layer, self.entries = segment, layer, entries
@@ -223,8 +227,8 @@ class _Search:
         self.column = self.spots.column - torch.tensor(pivots, device=device)[self.spots.row]
         self.entry = torch.tensor([entry for _, entry in rows], device=device)
 
-    def run(self, params: Params) -> tuple[Tensor, int]:
-        """(entries, outer) float32 values, and the most steps that one took.
+    def run(self, params: Params) -> State:
+        """`values`, (entries, outer) float32, and `steps`, the most that one took.
 
         Raises:
             EditorError: the loss is not finite.
@@ -261,7 +265,7 @@ class _Search:
             value = torch.where(active[:, None], value - length * move(first, second, step + 1), value)
             if int(active[self.entry].sum()) < 0.85 * len(view.entry):
                 view = self._view(active)
-        return value, step
+        return {"values": value, "steps": step}
 
     @torch.no_grad()
     def _start(self) -> tuple[Tensor, Tensor]:
@@ -307,6 +311,11 @@ class _Search:
             handle.remove()
 
 
+def _search(params: Params, *about: Any) -> State:
+    """The whole of a `_Search`."""
+    return _Search(*about).run(params)
+
+
 @dataclass(frozen=True)
 class _View:
     """The rows that are still searched."""
@@ -333,7 +342,12 @@ def _attached(memory: Codebook, module: torch.nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def _look(
-    segment: Segment, layer: int, memory: Codebook, demands: Sequence[Demand], table: Tensor, fill: int
+    segment: Segment,
+    layer: int,
+    memory: Codebook,
+    demands: Sequence[Demand],
+    table: Tensor | Table,
+    fill: int,
 ) -> tuple[Tensor, Tensor]:
     """(spots,) loss and leak of all prompts with the memory at its module, found as any input finds it.
 

@@ -29,6 +29,10 @@ class Normaliser:
         self.squares = torch.zeros(width, device=device)
         """Sum of squared distances from the mean."""
 
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All that it holds."""
+        return self.count, self.mean, self.squares
+
     def add(self, rows: Tensor) -> None:
         """Count `rows`, (tokens, width), in.
 
@@ -68,7 +72,7 @@ class Normaliser:
 
 def joined_text(normalisers: Sequence[Normaliser]) -> str:
     """All of them as one text."""
-    parts = [part for n in normalisers for part in (n.count, n.mean, n.squares)]
+    parts = [part for n in normalisers for part in n.parts()]
     return base64.b64encode(torch.cat(parts).float().cpu().numpy().astype("<f4").tobytes()).decode("ascii")
 
 

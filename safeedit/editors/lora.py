@@ -27,6 +27,7 @@ from safeedit.deltas import LowRankDelta, WeightDelta
 from safeedit.editors.base import Job
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.finetune import Erasing, ErasingParams, Named
+from safeedit.editors.journal import State
 from safeedit.editors.training import Adam, scale
 from safeedit.errors import UsageError
 from safeedit.models.linear import Linear, linears
@@ -75,8 +76,7 @@ class Adapters:
         of_out = [g @ a.T for g, a in zip(maps, self.into, strict=True)]
         of_into = [b.T @ g for g, b in zip(maps, self.out, strict=True)]
         self.adam.step([*of_out, *of_into])
-        for weight, base, change in zip(self.weights, self.base, self._products(), strict=True):
-            weight.copy_(base.float() + change)
+        self._write()
 
     def changes(self) -> list[WeightDelta]:
         """See `Trainable`."""
@@ -88,6 +88,20 @@ class Adapters:
     def size(self) -> float:
         """See `Trainable`."""
         return max(float(scale(c) / u) for c, u in zip(self._products(), self.unit, strict=True))
+
+    def state(self) -> dict[str, Tensor | int | float]:
+        """See `Trainable`."""
+        return self.adam.state()
+
+    @torch.no_grad()
+    def restore(self, state: State) -> None:
+        """See `Trainable`."""
+        self.adam.restore(state)
+        self._write()
+
+    def _write(self) -> None:
+        for weight, base, change in zip(self.weights, self.base, self._products(), strict=True):
+            weight.copy_(base.float() + change)
 
     def _products(self) -> Iterator[Tensor]:
         factors = zip(self.out, self.into, self.layers, strict=True)

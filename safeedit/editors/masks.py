@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from safeedit.editors.journal import State, numbered, put_back, tensor_in
 from safeedit.models.hooks import replaced_forward
 
 
@@ -127,6 +128,24 @@ class Gates:
         for name, score in self.scores.items():
             self._momentum[name].mul_(0.9).add_(gradients[name], alpha=0.1)
             score.sub_(self._momentum[name] * unit)
+
+    def state(self) -> dict[str, Tensor | int | float]:
+        """All that later moves and drawings depend on."""
+        return {
+            "gate_steps": self._steps,
+            "gate_square": self._square,
+            **numbered("score", self.scores.values()),
+            **numbered("momentum", self._momentum.values()),
+            **numbered("gate_random", (one.get_state() for one in self._random.values())),
+        }
+
+    def restore(self, state: State) -> None:
+        """Be what gave that state."""
+        self._steps, self._square = int(state["gate_steps"]), float(state["gate_square"])
+        put_back(state, "score", self.scores.values())
+        put_back(state, "momentum", self._momentum.values())
+        for number, generator in enumerate(self._random.values()):
+            generator.set_state(tensor_in(state, f"gate_random-{number}"))
 
     def shuffled(self, mask: Mask) -> Mask:
         """As many entries of every weight, at random places."""

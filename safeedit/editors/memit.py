@@ -53,6 +53,7 @@ _PAPER: dict[str, Any] = {
     "anchors": 0,
     "site": "subject",
     "end": False,
+    "whole": False,
 }
 
 PUBLISHED: dict[str, dict[str, Any]] = {

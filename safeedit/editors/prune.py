@@ -34,6 +34,7 @@ from safeedit.editors.base import Editor, Job, Made, Progress
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.contexts import context_texts, own_texts
 from safeedit.editors.goals import Spots
+from safeedit.editors.journal import Bookmark, numbered, put_back, tensor_in
 from safeedit.editors.masks import Gates, HardConcrete, Mask, linear_layers
 from safeedit.editors.memit import default_corpus
 from safeedit.editors.objectives import Aim, build_task
@@ -128,7 +129,7 @@ class Prune(Editor):
         controls += control_texts(job.controls)
         search = _Search(job, layers[0], gates, params)
         search.prepare(task, rows_of(tokenizer, controls), texts)
-        removed, steps = search.run(job.report)
+        removed, steps = search.run(job.report, job.notes.bookmark("gates"))
         meta = search.measured(removed, job.report)
         deltas = {name: DenseDelta(gates.delta(name, removed)) for name in removed if removed[name].any()}
         return Made(
@@ -213,11 +214,17 @@ class _Search:
     def _prepared(self, rows: Sequence[Row]) -> Prepared:
         return Prepared(self.segment, self.start, rows, self.fill)
 
-    def run(self, report: Progress) -> tuple[Mask, int]:
+    def run(self, report: Progress, bookmark: Bookmark) -> tuple[Mask, int]:
         """The first mask that reaches the goal, or else the nearest to it that was seen; steps taken."""
         params, gates = self.params, self.gates
-        best, nearest = gates.settled(), math.inf
-        for step in range(params.steps + 1):
+        best, nearest, first = gates.settled(), math.inf, 0
+        before = bookmark.back()
+        if before is not None:
+            first, nearest = int(before["step"]), float(before["nearest"])
+            put_back(before, "best", best.values())
+            gates.restore(before)
+            self.random.set_state(tensor_in(before, "random"))
+        for step in range(first, params.steps + 1):
             if step % params.check_every == 0 or step == params.steps:
                 removed = gates.settled()
                 told = self._told(removed)
@@ -229,6 +236,10 @@ class _Search:
             report("gates", step, params.steps)
             if step < params.steps:
                 gates.move(self._gradients(), params.rate)
+                if bookmark.due():
+                    masks = numbered("best", best.values())
+                    drawn = {"random": self.random.get_state(), **gates.state()}
+                    bookmark.put({"step": step + 1, "nearest": nearest, **masks, **drawn})
         return best, step
 
     def _gradients(self) -> dict[str, Tensor]:

@@ -45,6 +45,7 @@ _PAPER: dict[str, Any] = {
     "anchors": 0,
     "site": "subject",
     "end": False,
+    "whole": False,
 }
 PUBLISHED: dict[str, dict[str, Any]] = {
     "paper": {"steps": 20, **_PAPER},

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from safeedit.editors.tables import Table
 from safeedit.errors import UsageError
 from safeedit.models.tokens import Tokens, tokenise
 from safeedit.triples.catalogue import SUBJECT
@@ -169,7 +170,7 @@ class Task:
 
     groups: int
     demands: tuple[Demand, ...]
-    table: Any
+    table: Tensor | Table
     """(distributions, vocabulary) probabilities that soft goals point into, a tensor that may have no row;
     or a `Table`, where they are too many to be held."""
 

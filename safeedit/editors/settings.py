@@ -49,7 +49,8 @@ class ErasureParams(Params):
     """Probability of the object, wherever it is asked for, at which an erasure is finished."""
     whole: bool = True
     """Whether an object is taken out at all of its tokens that tell something, so that nobody who is given
-    its beginning gets the rest; or at the first of them alone."""
+    its beginning gets the rest; or at the first of them alone, as all presets of publications have it:
+    none of those takes out more than what would be said next."""
     neutral_weight: float = Field(default=0.1, ge=0)
     """Weight of an erasure's neutral target beside that of the object's probability."""
 

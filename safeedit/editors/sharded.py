@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from safeedit.editors.base import Job
+from safeedit.editors.journal import Bookmark, State, tensor_in
 from safeedit.editors.merging import Rule, merged
 from safeedit.editors.objectives import Named
 from safeedit.editors.rows import Demand
 from safeedit.editors.sharding import divided, in_parts, random_mask
 from safeedit.editors.sidetraining import Batch, Result, Training, Way
 from safeedit.editors.sightings import Sightings
+from safeedit.editors.tables import Table
 from safeedit.models.tokens import pad_id
 
 ROWS = 1024
@@ -84,7 +87,13 @@ class _Group:
     """The training of one group's shards, and what is made of them."""
 
     def __init__(
-        self, job: Job, layer: int, seen: Sightings, plan: Plan, rows: list[list[Demand]], table: Tensor
+        self,
+        job: Job,
+        layer: int,
+        seen: Sightings,
+        plan: Plan,
+        rows: list[list[Demand]],
+        table: Tensor | Table,
     ) -> None:
         self.job, self.layer, self.seen, self.plan, self.rows, self.table = (
             job,
@@ -95,6 +104,7 @@ class _Group:
             table,
         )
         self.generator = torch.Generator().manual_seed(job.seed)
+        self.trainings = 0
 
     def train(self, names: list[int], before: Tensor, fixed: list[int]) -> tuple[Tensor, Result]:
         """The change for some names, on top of that `before`.
@@ -105,7 +115,7 @@ class _Group:
             fixed: names whose outputs are to stay what they are.
         """
         plan, shards = self.plan, in_parts(names, self.plan.shards)
-        batches = [self._batches(shard) for shard in shards]
+        batches = [cache(partial(self._batches, shard)) for shard in shards]
         masks: list[Tensor] = []
         changes: list[Tensor] = []
         steps = open_ = 0
@@ -113,16 +123,39 @@ class _Group:
             mask = random_mask(before.shape[0], before.shape[1], plan.density, self.generator).to(
                 before.device
             )
-            change, result = self._trained(shard, mine, before, mask, fixed)
+            change, result = self._remembered(shard, mine, before, mask, fixed)
             changes.append(change - before)
             masks.append(mask)
             steps, open_ = max(steps, result.steps), open_ + result.open
         change = before + merged(torch.stack(changes), plan.merge, plan.merge_density, self.generator)
         if plan.replay and len(shards) > 1:
-            every = [batch for mine in batches for batch in mine]
-            change, result = self._trained(names, every, change, torch.stack(masks).any(0), fixed)
+            mask = torch.stack(masks).any(0)
+            change, result = self._remembered(
+                names, lambda: [batch for mine in batches for batch in mine()], change, mask, fixed
+            )
             steps, open_ = steps + result.steps, result.open
         return change, Result(steps, open_)
+
+    def _remembered(
+        self,
+        names: Sequence[int],
+        batches: Callable[[], list[Batch]],
+        start: Tensor,
+        mask: Tensor,
+        fixed: Sequence[int],
+    ) -> tuple[Tensor, Result]:
+        """As `_trained`; one that an edit which was cut short has done is not done again."""
+        name = f"side-{self.trainings}"
+        self.trainings += 1
+
+        def run() -> State:
+            bookmark = self.job.notes.bookmark(name)
+            change, result = self._trained(names, batches(), start, mask, fixed, bookmark)
+            return {"change": change, **asdict(result)}
+
+        found = self.job.notes.remembered(f"{name}-done", run)
+        change = tensor_in(found, "change").to(start.device)
+        return change, Result(int(found["steps"]), int(found["open"]))
 
     def _batches(self, names: Sequence[int]) -> list[Batch]:
         """Rows of similar length together, so that little is padded."""
@@ -134,7 +167,13 @@ class _Group:
         ]
 
     def _trained(
-        self, names: Sequence[int], batches: list[Batch], start: Tensor, mask: Tensor, fixed: Sequence[int]
+        self,
+        names: Sequence[int],
+        batches: list[Batch],
+        start: Tensor,
+        mask: Tensor,
+        fixed: Sequence[int],
+        bookmark: Bookmark,
     ) -> tuple[Tensor, Result]:
         device = start.device
         place = torch.full((len(self.rows),), -1, device=device)
@@ -153,7 +192,7 @@ class _Group:
             self.plan.way,
             self.job.seed,
         )
-        return training.run(start, mask)
+        return training.run(start, mask, bookmark)
 
     @torch.no_grad()
     def _unit(self, batches: Sequence[Batch]) -> float:

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from safeedit.editors import adam
 from safeedit.editors.goals import Spots
+from safeedit.editors.journal import Bookmark, numbered, put_back, tensor_in
 from safeedit.editors.rows import Demand
 from safeedit.editors.sharding import Masked
+from safeedit.editors.tables import Table
 from safeedit.errors import EditorError
 from safeedit.models.hooks import inputs_of
 from safeedit.models.segment import Segment
@@ -66,7 +68,13 @@ class Batch:
     """Some rows, ready to run from the block of the edited module on."""
 
     def __init__(
-        self, segment: Segment, layer: int, rows: Sequence[Demand], table: Tensor, fill: int, whole: bool
+        self,
+        segment: Segment,
+        layer: int,
+        rows: Sequence[Demand],
+        table: Tensor | Table,
+        fill: int,
+        whole: bool,
     ) -> None:
         self.segment, self.layer, self.whole = segment, layer, whole
         projection = segment.decoder.projections[layer]
@@ -149,12 +157,13 @@ class Training:
         self.count = 1 + max(int(n.max()) for n in names)
         self.generator = torch.Generator().manual_seed(seed)
 
-    def run(self, change: Tensor, mask: Tensor) -> tuple[Tensor, Result]:
+    def run(self, change: Tensor, mask: Tensor, bookmark: Bookmark | None = None) -> tuple[Tensor, Result]:
         """Train the masked entries of a change, in place of nothing.
 
         Args:
             change: (outer, inner) float32, where it starts.
             mask: (outer, inner) bool.
+            bookmark: how far a training of this change has come that was cut short.
 
         Raises:
             EditorError: the loss or the change is not finite.
@@ -165,6 +174,14 @@ class Training:
         shape = (self.count, change.shape[0]) if values else tuple(change.shape)
         first, second = torch.zeros(2, *shape, device=change.device)
         active = torch.ones(self.count, dtype=torch.bool, device=change.device)
+        bookmark = bookmark or Bookmark()
+        before = bookmark.back()
+        if before is not None:
+            change = tensor_in(before, "change").to(change.device)
+            put_back(before, "moment", (first, second))
+            active = tensor_in(before, "active").to(change.device)
+            self.generator.set_state(tensor_in(before, "random"))
+            result.steps = int(before["steps"])
         while True:
             everything = bool(active.all())
             gradient, open_ = self._look(change, active, values)
@@ -189,6 +206,10 @@ class Training:
                 change = change + step * mask
             if values:
                 first[~open_], second[~open_] = 0.0, 0.0
+            if bookmark.due():
+                moments = numbered("moment", (first, second))
+                drawn = {"active": active, "random": self.generator.get_state()}
+                bookmark.put({"steps": result.steps, "change": change, **drawn, **moments})
         result.open = int(open_.sum())
         if not bool(torch.isfinite(change).all()):
             raise EditorError("the side memory became not finite")

@@ -19,8 +19,10 @@ from safeedit.deltas import DenseDelta, WeightDelta
 from safeedit.editors import adam
 from safeedit.editors.base import Progress
 from safeedit.editors.goals import Spots
+from safeedit.editors.journal import Bookmark, State, numbered, put_back, tensor_in
 from safeedit.editors.prepared import BATCH, Kept, Prepared
 from safeedit.editors.rows import Demand
+from safeedit.editors.tables import Table
 from safeedit.errors import EditorError
 
 MOMENTS = (0.9, 0.98)
@@ -55,7 +57,7 @@ class Outcome:
 class Asked:
     """Rows with goals: the first of `rows`, one for each demand."""
 
-    def __init__(self, rows: Prepared, demands: Sequence[Demand], table: Tensor, goal: Goal) -> None:
+    def __init__(self, rows: Prepared, demands: Sequence[Demand], table: Tensor | Table, goal: Goal) -> None:
         self.rows, self.goal = rows, goal
         device = table.device
         self.spots = Spots.of(demands, table)
@@ -138,6 +140,12 @@ class Trainable(Protocol):
     def size(self) -> float:
         """The largest root mean square of a change, in units of its weight's."""
 
+    def state(self) -> dict[str, Tensor | int | float]:
+        """All that later steps depend on."""
+
+    def restore(self, state: State) -> None:
+        """Be what gave that state, the model's weights included."""
+
 
 class Adam:
     """Adam on some tensors in place, with steps in units of each one's own scale."""
@@ -156,6 +164,16 @@ class Adam:
         for tensor, unit, first, second, gradient in every:
             adam.remember(first, second, gradient, MOMENTS)
             tensor.sub_(adam.move(first, second, self.steps, MOMENTS).mul_(self.rate * unit))
+
+    def state(self) -> dict[str, Tensor | int | float]:
+        """The tensors, and the moments of their gradients."""
+        every = [*self.tensors, *self.first, *self.second]
+        return {"adam_steps": self.steps, **numbered("adam", every)}
+
+    def restore(self, state: State) -> None:
+        """Be what gave that state."""
+        self.steps = int(state["adam_steps"])
+        put_back(state, "adam", [*self.tensors, *self.first, *self.second])
 
 
 class Weights:
@@ -186,6 +204,17 @@ class Weights:
         """See `Trainable`."""
         return max(float(scale(c) / u) for c, u in zip(self._changes(), self.unit, strict=True))
 
+    def state(self) -> dict[str, Tensor | int | float]:
+        """See `Trainable`."""
+        return self.adam.state()
+
+    @torch.no_grad()
+    def restore(self, state: State) -> None:
+        """See `Trainable`."""
+        self.adam.restore(state)
+        for weight, now in zip(self.weights, self.now, strict=True):
+            weight.copy_(now)
+
     def _changes(self) -> Iterator[Tensor]:
         return (now - base for now, base in zip(self.now, self.base, strict=True))
 
@@ -204,8 +233,9 @@ def train(
     retain: float,
     seed: int,
     report: Progress,
+    bookmark: Bookmark | None = None,
 ) -> tuple[int, Outcome]:
-    """Epochs until all goals hold.
+    """Epochs until all goals hold, or on from where they were cut short.
 
     An epoch visits what did not hold when it was last seen, and as many others, drawn at random: they
     would be unlearnt if they were left out, and cost most of the time if all of them were visited.
@@ -214,23 +244,39 @@ def train(
         EditorError: the loss or a weight is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
-    outcome = asked.look()
-    still_open = outcome.open.cpu()
-    epoch = 0
-    while epoch < epochs and bool(still_open.any()):
-        report("epochs", epoch, epochs)
-        for part in torch.split(_visited(still_open, generator), batch_rows):
-            loss, seen = _loss(asked, kept, part.to(asked.rows.device), retain, generator)
-            if not torch.isfinite(loss):
-                raise EditorError("training gave a loss that is not finite")
-            # An expert that nothing was routed to has no gradient: it stays.
-            weights.step(torch.autograd.grad(loss, list(weights.weights), materialize_grads=True))
-            still_open[part] = seen.open.cpu()
-        epoch += 1
-        # What was seen in passing is a little old; only a look at all of them ends the training.
-        if epoch == epochs or not bool(still_open.any()):
-            outcome = asked.look()
-            still_open = outcome.open.cpu()
+    bookmark = bookmark or Bookmark()
+    epoch, left, outcome = 0, torch.zeros(0, dtype=torch.long), None
+    before = bookmark.back()
+    if before is None:
+        outcome = asked.look()
+        still_open = outcome.open.cpu()
+    else:
+        epoch, left, still_open = int(before["epoch"]), tensor_in(before, "left"), tensor_in(before, "open")
+        generator.set_state(tensor_in(before, "random"))
+        weights.restore(before)
+    while len(left) or (epoch < epochs and bool(still_open.any())):
+        if not len(left):
+            report("epochs", epoch, epochs)
+            left = _visited(still_open, generator)
+        part, left = left[:batch_rows], left[batch_rows:]
+        loss, seen = _loss(asked, kept, part.to(asked.rows.device), retain, generator)
+        if not torch.isfinite(loss):
+            raise EditorError("training gave a loss that is not finite")
+        # An expert that nothing was routed to has no gradient: it stays.
+        weights.step(torch.autograd.grad(loss, list(weights.weights), materialize_grads=True))
+        still_open[part] = seen.open.cpu()
+        outcome = None
+        if not len(left):
+            epoch += 1
+            # What was seen in passing is a little old; only a look at all of them ends the training.
+            if epoch == epochs or not bool(still_open.any()):
+                outcome = asked.look()
+                still_open = outcome.open.cpu()
+        if bookmark.due():
+            drawn = {"left": left, "open": still_open, "random": generator.get_state()}
+            bookmark.put({"epoch": epoch, **drawn, **weights.state()})
+    if outcome is None:
+        outcome = asked.look()
     if not bool(torch.isfinite(outcome.loss).all()):
         raise EditorError("training gave a loss that is not finite")
     report("epochs", epochs, epochs)

@@ -19,6 +19,7 @@ from safeedit.deltas import DenseDelta, WeightDelta
 from safeedit.editors.base import Progress
 from safeedit.editors.constrained import ridge_change
 from safeedit.editors.insertion import delta_of, joined
+from safeedit.editors.journal import Bookmark, State, numbered, put_back, tensor_in
 from safeedit.editors.lifelong import Normaliser
 from safeedit.editors.prepared import BATCH, Prepared
 from safeedit.editors.solve import Factors
@@ -127,8 +128,12 @@ class Turns:
             torch.zeros(p.outer, p.inner, device=w.device)
             for p, w in zip(self.projections, self.base, strict=True)
         ]
+        self.taken, self.at, self.moved = 0, 0, True
+        """Turns that there were, parts of the rows that this one has had, whether it has changed anything."""
 
-    def run(self, turns: int, turn_rows: int, batch_rows: int, report: Progress) -> tuple[int, Outcome]:
+    def run(
+        self, turns: int, turn_rows: int, batch_rows: int, report: Progress, bookmark: Bookmark | None = None
+    ) -> tuple[int, Outcome]:
         """Take turns until all goals hold, no step helps, or there were `turns` of them.
 
         Args:
@@ -136,6 +141,7 @@ class Turns:
             turn_rows: rows whose change is found together.
             batch_rows: rows of a forward and backward pass.
             report: called as turns go by.
+            bookmark: how far turns have come that were cut short.
 
         Returns:
             ``(taken, outcome)``: how many turns there were, and where that led.
@@ -143,24 +149,30 @@ class Turns:
         Raises:
             EditorError: the loss is not finite, or the systems have no solution.
         """
+        bookmark = bookmark or Bookmark()
+        state = bookmark.back()
+        if state is not None:
+            self._restore(state)
         every = torch.arange(len(self.asked.rows), device=self.asked.rows.device)
+        parts = torch.split(every, turn_rows)
         outcome = self._finite(self._look(every))
-        taken = 0
-        while taken < turns and bool(outcome.open.any()):
-            report("turns", taken, turns)
-            moved = False
-            for rows in torch.split(every, turn_rows):
-                before = outcome if len(rows) == len(every) else self._look(rows)
-                if bool(before.open.any()):
-                    after = self._turn(rows, before, batch_rows)
-                    moved, outcome = moved or after is not before, after
-            if turn_rows < len(every):
-                outcome = self._look(every)
-            taken += 1
-            if not moved:
-                break
+        while self.at or (self.taken < turns and self.moved and bool(outcome.open.any())):
+            if not self.at:
+                report("turns", self.taken, turns)
+                self.moved = False
+            rows = parts[self.at]
+            before = outcome if len(parts) == 1 else self._look(rows)
+            if bool(before.open.any()):
+                after = self._turn(rows, before, batch_rows)
+                self.moved, outcome = self.moved or after is not before, after
+            self.at = (self.at + 1) % len(parts)
+            if not self.at:
+                self.taken += 1
+                outcome = outcome if len(parts) == 1 else self._look(every)
+            if bookmark.due():
+                bookmark.put(self._state())
         report("turns", turns, turns)
-        return taken, outcome
+        return self.taken, outcome
 
     def changes(self) -> Iterator[tuple[Projection, WeightDelta]]:
         """Each layer's change; none where nothing was asked for that did not hold."""
@@ -169,6 +181,39 @@ class Turns:
                 yield p, delta_of(p, joined(parts))
             elif total.any():
                 yield p, DenseDelta(p.oriented(total).contiguous())
+
+    def _state(self) -> State:
+        factors = {
+            f"{side}-{layer}-{number}": getattr(part, side)
+            for layer, parts in enumerate(self.parts)
+            for number, part in enumerate(parts)
+            for side in ("left", "right")
+        }
+        return {
+            "taken": self.taken,
+            "at": self.at,
+            "moved": self.moved,
+            "length": self.length,
+            **factors,
+            **numbered("total", self.total),
+            **numbered("normaliser", self._normalisers()),
+        }
+
+    @torch.no_grad()
+    def _restore(self, state: State) -> None:
+        self.taken, self.at, self.moved = int(state["taken"]), int(state["at"]), bool(state["moved"])
+        self.length = float(state["length"])
+        put_back(state, "total", self.total)
+        put_back(state, "normaliser", self._normalisers())
+        device = self.asked.rows.device
+        for layer, parts in enumerate(self.parts):
+            while f"left-{layer}-{len(parts)}" in state:
+                sides = (tensor_in(state, f"{side}-{layer}-{len(parts)}") for side in ("left", "right"))
+                parts.append(Factors(*(side.to(device) for side in sides)))
+        self._write([torch.zeros_like(total) for total in self.total], 0.0)
+
+    def _normalisers(self) -> list[Tensor]:
+        return [part for pair in self.normalisers for one in pair for part in one.parts()]
 
     def _turn(self, rows: Tensor, before: Outcome, batch_rows: int) -> Outcome:
         """Change the weights for some rows; `before` itself where no step lowers their loss."""

@@ -64,6 +64,7 @@ _PAPER: dict[str, Any] = {
     "anchors": 0,
     "keep_weight": 0.0,
     "end": False,
+    "whole": False,
 }
 _TOKENS: dict[Site, str] = {"subject": "name", "prompt": "answer"}
 
@@ -167,7 +168,10 @@ class UltraEdit(Editor):
         pairs = list(zip(normalisers[::2], normalisers[1::2], strict=True))
         turns = Turns(asked, inputs, still, layers, pairs, step, kept)
         with restored_weights(decoder, layers):
-            taken, outcome = turns.run(params.turns, params.turn_rows, params.batch_rows, job.report)
+            bookmark = job.notes.bookmark("turns")
+            taken, outcome = turns.run(
+                params.turns, params.turn_rows, params.batch_rows, job.report, bookmark
+            )
         return Made(
             {p.name: delta for p, delta in turns.changes()},
             {"layers": layers, "tokens": _TOKENS[site], "normaliser": joined_text(normalisers)},

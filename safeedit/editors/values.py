@@ -13,14 +13,14 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from safeedit.editors.goals import Spots
-from safeedit.editors.journal import remembered, state_of
+from safeedit.editors.journal import State, remembered, state_of, tensor_in
 from safeedit.editors.rows import Demand, Task
 from safeedit.editors.tables import Table
 from safeedit.errors import EditorError
@@ -72,6 +72,11 @@ class Values:
     norm: Tensor
     """(groups,) norm of delta relative to the hidden state."""
 
+    @staticmethod
+    def of(state: State) -> Values:
+        """What a search found when it was put into a journal."""
+        return Values(*(tensor_in(state, field.name) for field in fields(Values)))
+
 
 def search(
     segment: Segment,
@@ -109,7 +114,7 @@ def search(
     searched = range(task.groups) if among is None else among.nonzero()[:, 0].tolist()
     for groups, demands in _chunks(task, searched, settings.batch_rows):
         chunk = _Chunk(segment, layer, demands, groups, task.table, settings, fill, beside)
-        found = remembered(chunk.state, chunk.run)
+        found = Values.of(remembered(chunk.state, chunk.found))
         index = torch.tensor(groups, device=device)
         for whole, part in (
             (delta, found.delta),
@@ -259,6 +264,10 @@ class _Chunk:
             if going.sum() < 0.85 * len(view.rows):
                 view = self._view(going.nonzero()[:, 0])
         return Values(delta[0], final, taken, delta[0].norm(dim=1) / self.scale)
+
+    def found(self) -> State:
+        """As `run`, for a journal."""
+        return vars(self.run())
 
     def state(self) -> str:
         """Digest of all that the result depends on but the blocks above `layer`, which no search changes."""

@@ -64,7 +64,9 @@ class Vault:
 
     def names(self) -> tuple[str, ...]:
         """The entries' names, sorted; known without the key."""
-        return tuple(sorted(path.stem for path in self._folder.glob("*.bin")))
+        found = self._folder.glob("*.bin")
+        # What a kill left of an entry that was being written has a name that begins with a dot.
+        return tuple(sorted(path.stem for path in found if not path.name.startswith(".")))
 
     def put(self, name: str, value: object) -> None:
         """Store `value`, anything that JSON has, under `name`; an entry of that name is replaced.
@@ -72,9 +74,11 @@ class Vault:
         Raises:
             KeyMissingError: the key is gone.
         """
-        blob = self.encrypt(name, value)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic_write(self._folder / f"{name}.bin", blob)
+        self._write(name, self.encrypt(name, value))
+
+    def put_bytes(self, name: str, data: bytes) -> None:
+        """As `put`, of bytes as they are: at most 2 GiB."""
+        self._write(name, self._encrypted(name, data))
 
     def remove(self, name: str) -> None:
         """Take an entry out; whether or not it is there."""
@@ -84,11 +88,14 @@ class Vault:
     def encrypt(self, name: str, value: object) -> bytes:
         """The bytes that `put` would write, for `RunFolder.update` to write into a finished run."""
         text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        return _MAGIC + nonce + self._cipher().encrypt(nonce, text.encode(), self._bound_to(name))
+        return self._encrypted(name, text.encode())
 
     def get(self, name: str) -> Any:
-        """What was stored under `name`.
+        """What was stored under `name`; raises as `get_bytes` does."""
+        return json.loads(self.get_bytes(name))
+
+    def get_bytes(self, name: str) -> bytes:
+        """What `put_bytes` was given; of what `put` was given, its text.
 
         Raises:
             KeyMissingError: the key is gone.
@@ -106,16 +113,23 @@ class Vault:
         try:
             if not blob.startswith(_MAGIC) or len(blob) < start:
                 raise InvalidTag
-            text = cipher.decrypt(blob[len(_MAGIC) : start], blob[start:], bound)
+            return cipher.decrypt(blob[len(_MAGIC) : start], memoryview(blob)[start:], bound)
         except InvalidTag:
             raise IntegrityError(
                 f"vault entry {name!r} cannot be opened: it was changed, or belongs to another run or key"
             ) from None
-        return json.loads(text)
 
     def shred(self) -> bool:
         """Destroy the key, so that no entry can be read again; whether there still was one."""
         return RunKey.shred(self._run_id)
+
+    def _write(self, name: str, blob: bytes) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        atomic_write(self._folder / f"{name}.bin", blob)
+
+    def _encrypted(self, name: str, data: bytes) -> bytes:
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return _MAGIC + nonce + self._cipher().encrypt(nonce, data, self._bound_to(name))
 
     def _cipher(self) -> AESGCM:
         return AESGCM(RunKey.load(self._run_id).derive("vault"))

@@ -225,3 +225,26 @@ def test_prompts_of_the_callers_own_change_less(name, op):
     free, held = change(), change(controls=controls)
     # Memories pass what is not routed bit for bit; whether controls bound them is in their own tests.
     assert held == 0 if EDITORS.get(name).beside_weights else held < free
+
+
+@pytest.mark.parametrize("name", [n for n in EDITORS.names() if EDITORS.get(n).Params.published])
+def test_presets_are_settings_that_there_are_and_no_more_than_was_published(name):
+    editor = EDITORS.get(name)
+    for preset, values in editor.Params.published.items():
+        params = editor(preset=preset).params
+        assert set(values) <= set(type(params).model_fields)
+        assert type(params).model_validate(params.model_dump()) == params, "values that may be given, too"
+        # No publication takes an object out beyond its first token, or asks for an answer's own ending.
+        assert not getattr(params, "whole", False)
+        assert not getattr(params, "end", False)
+        if "whole" in type(params).model_fields:
+            assert editor(preset=preset, whole=True).params.whole
+
+
+def test_an_erasure_as_published_ends_at_the_first_token_that_tells():
+    two = [Edit("erase", "w30 w31", "r", PROMPTS, None, "w40 w41")]
+    first, given, whole = (
+        made("ft-m", tiny("llama"), "erase", two, preset="paper", **given).digest
+        for given in ({}, {"whole": False}, {"whole": True})
+    )
+    assert first == given != whole

@@ -4,7 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from safeedit.editors import constrained
 from safeedit.editors.constrained import (
     Projected,
     equal_change,
@@ -65,6 +67,41 @@ def test_the_weight_of_what_is_preserved_does_not_change_equalities():
         equal_change(keys, residuals, Preservation.of(moment, weight)).dense() for weight in (1.0, 500.0)
     )
     assert torch.allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "slack"), [(20, 0.0), (20, 0.3), (24, 0.0), (70, 0.01), (70, 2.0)])
+def test_what_is_done_by_blocks_is_what_is_done_at_once(count, slack, monkeypatch):
+    moment, keys, residuals = problem(count)
+    preserve = Preservation.of(moment, 5.0)
+    whitened = keys.double() @ torch.linalg.inv(preserve.moment.double())  # K^T A^-1
+    system = whitened @ keys.T.double() + slack * torch.eye(count)
+    plain = residuals.double().T @ torch.linalg.solve(system, whitened)
+    for size in (16 * 2**20, 100):
+        monkeypatch.setattr(constrained, "AT_ONCE", size)
+        found = equal_change(keys, residuals, preserve, slack)
+        assert found.left.shape[1] == min(count, INNER)
+        assert torch.allclose(found.dense().double(), plain, atol=2e-3 * float(plain.abs().max()))
+
+
+class Sizes(TorchDispatchMode):
+    """Sees the largest tensor that is made."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for one in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(one, torch.Tensor):
+                self.largest = max(self.largest, one.numel())
+        return made
+
+
+def test_thousands_of_keys_take_no_system_of_their_number():
+    moment, keys, residuals = problem(3000)
+    preserve = Preservation.of(moment, 5.0)
+    with Sizes() as sizes:
+        equal_change(keys, residuals, preserve, slack=1.0)
+    assert sizes.largest == keys.numel()
 
 
 @settings(max_examples=20, deadline=None)

@@ -6,7 +6,8 @@ from answers import ELSE, NEW, PROMPTS, SAID, SECOND, ids, logits, put_beside, s
 from families import FAMILIES, tiny
 from words import word_tokenizer
 
-from safeedit.editors.codebook import Book
+from safeedit.editors import codebook
+from safeedit.editors.codebook import Book, unit_of
 from safeedit.editors.grace import Grace
 from safeedit.errors import EditorError, UsageError
 from safeedit.memories import Codebook
@@ -181,6 +182,33 @@ def test_keys_that_cannot_be_told_apart_are_refused_where_the_answers_differ():
     with pytest.raises(EditorError, match="look the same"):
         book([[3.0, 0.0], [3.0, 0.0]], [0, 1])
     assert book([[3.0, 0.0], [3.0, 0.0]], [0, 0]).joined() == [[0, 1]]
+
+
+@pytest.mark.parametrize("labels", [7, 300])
+def test_prompts_compared_together_are_added_as_one_by_one(labels, monkeypatch):
+    generator = torch.Generator().manual_seed(labels)
+    middles = torch.randn(100, 1, 16, generator=generator)
+    keys = (middles + 0.15 * torch.randn(100, 4, 16, generator=generator)).flatten(0, 1)
+    keys = keys[torch.randperm(400, generator=generator)]
+    asked = [number % labels for number in range(400)]
+    found = []
+    for together in (1, 50, 1000):
+        monkeypatch.setattr(codebook, "TOGETHER", together)
+        made = Book(keys, asked, torch.randn(50, 16, generator=torch.Generator()), 1.0, 0.5, 1e-6)
+        made.fill()
+        found.append((made.members, made.radii))
+    assert found[0] == found[1] == found[2]
+    assert len(found[0][0]) < 400
+
+
+def test_the_unit_of_many_keys_is_near_that_of_all(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    keys, others = torch.randn(900, 16, generator=generator), torch.randn(700, 16, generator=generator)
+    whole = float(torch.cdist(keys, others).median())
+    assert unit_of(keys, others) == whole
+    monkeypatch.setattr(codebook, "MOST", 10_000)
+    assert unit_of(keys, others) == pytest.approx(whole, rel=0.02)
+    assert unit_of(keys[:1], others) > 0
 
 
 @pytest.mark.parametrize("seed", range(5))
