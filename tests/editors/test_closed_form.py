@@ -155,7 +155,8 @@ def test_a_change_has_no_more_ranks_than_insertions(name):
 
 def test_one_name_is_the_same_to_emmet_and_r_rome():
     model = tiny("gptj")
-    pair = [edit(name, model, [NEW], passes=1, contexts=3) for name in ("emmet", "r-rome")]
+    exactly = {"emmet": {"slack": 0.0}, "r-rome": {}}
+    pair = [edit(name, model, [NEW], passes=1, contexts=3, **more) for name, more in exactly.items()]
     first, second = (next(iter(patch.deltas.values())).dense() for patch in pair)
     assert torch.allclose(first, second, atol=1e-4 * float(first.abs().max()))
 
@@ -199,7 +200,9 @@ def test_presets_give_way_to_explicit_settings():
     assert (params.threshold, params.l2, params.energy) == (None, None, 0.8)
     params = Rome(preset="gpt-j-6b", contexts=3).params.with_preset()
     assert (params.layers, params.steps, params.contexts) == ([5], 20, 3)
-    assert Emmet(preset="llama-2-7b").params.with_preset().layers == [5]
+    params = Emmet(preset="llama-2-7b").params.with_preset()
+    assert (params.layers, params.slack) == ([5], 0.0)
+    assert Emmet(preset="paper", slack=0.3).params.with_preset().slack == 0.3
 
 
 def test_the_layer_follows_the_depth():
@@ -216,5 +219,5 @@ def test_more_names_than_emmet_can_hold_are_refused_and_slack_helps():
         for j in range(30, 39)
     ]
     with pytest.raises(EditorError, match="80 directions"):
-        edit("emmet", model, edits, steps=2, passes=1)
-    assert edit("emmet", model, edits, steps=2, passes=1, slack=0.5).deltas
+        edit("emmet", model, edits, steps=2, passes=1, slack=0.0)
+    assert edit("emmet", model, edits, steps=2, passes=1).deltas
