@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
+from safeedit.probes import stats
 from safeedit.probes.asking import EMPTY_AFTER, EMPTY_BEFORE, affordable, fill
 from safeedit.probes.base import Context, Figures, Plan, Probe, View
 from safeedit.probes.cases import Case, ComebackOptions, plan_cases, some_phrasings
+from safeedit.probes.chat import both_ways, continued, ways
 from safeedit.probes.comebacks import Standing, comeback_figures, known_again, look, mean
 from safeedit.probes.match import find_leak, is_empty
 
@@ -27,8 +29,9 @@ class QuantisedOptions(ComebackOptions):
     """How weights are rounded; one that the model is in already changes nothing and is left out."""
     texts: int = Field(default=6, ge=1)
     """Phrasings of each fact that are answered with a text, at most."""
-    tokens: int = Field(default=48, ge=1, le=4096)
-    """New tokens of each text, at most."""
+    tokens: int = Field(default=64, ge=1, le=4096)
+    """New tokens of each text, at most; where other probes write as many, the model as it is need not
+    write them again."""
 
     @field_validator("schemes")
     @classmethod
@@ -85,8 +88,10 @@ class Quantised(Probe[QuantisedPlan, Copies]):
     the same copy, or it rose further than theirs by the rounding. Unit: fact. Protocol: weights of
     all linear layers but the head rounded in place (bfloat16, int8 by output channel, int4 round-to-nearest
     in groups of 128, NF4 in blocks of 64), phrasings that the editor saw and others, whole texts scanned;
-    a copy counts for a fact if the base model in that precision still knows it. What rounding
-    gives back was hidden and not removed. Source: arXiv 2410.16454.
+    a copy counts for a fact if the base model in that precision still knows it. What rounding gives back
+    was hidden and not removed: for each precision, the share of facts that are said rounded and not as it is,
+    asked the same, stands beside with its upper bound (`gained`). Source: arXiv 2410.16454, gate F7 of the
+    design brief.
     """
 
     id = "attack.quantised"
@@ -106,11 +111,12 @@ class Quantised(Probe[QuantisedPlan, Copies]):
     def plan(self, context: Context) -> QuantisedPlan:
         """Facts, their invented subjects, and phrasings of this probe's own."""
         cases, untested = plan_cases(context, self.options)
-        limit = affordable(self.options.texts, self.options.budget, len(cases))
+        limit = affordable(self.options.texts, self.options.budget, len(cases) * ways(context))
         texts = []
         for case in cases:
             fact = context.facts[case.index]
-            texts.append(tuple(fill(t, fact.subject) for t in some_phrasings(context, fact, limit)))
+            templates = both_ways(context, some_phrasings(context, fact, limit))
+            texts.append(tuple(fill(template, fact.subject) for template in templates))
         return QuantisedPlan(cases, tuple(texts), untested)
 
     def observe(self, plan: QuantisedPlan, view: View) -> Copies:
@@ -119,7 +125,7 @@ class Quantised(Probe[QuantisedPlan, Copies]):
 
         if not plan.cases:
             return Copies({}, {})
-        unchanged = look(view.model, view.tokenizer, plan.cases)
+        unchanged = self._ask(plan, view.model, view.tokenizer, view.answers).standings
         found: dict[str, Copy] = {}
         for scheme in self.options.schemes:
             with quantised(view.model, scheme) as changed:
@@ -127,13 +133,22 @@ class Quantised(Probe[QuantisedPlan, Copies]):
                     found[scheme] = self._ask(plan, view.model, view.tokenizer)
         return Copies(unchanged, found)
 
-    def _ask(self, plan: QuantisedPlan, model: Any, tokenizer: Any) -> Copy:
-        from safeedit.models.generate import greedy
+    @property
+    def new_tokens(self) -> int:
+        """The texts of other probes that are as long are this probe's as well."""
+        return self.options.tokens
 
+    def _ask(
+        self, plan: QuantisedPlan, model: Any, tokenizer: Any, given: Mapping[str, Generation] | None = None
+    ) -> Copy:
+        """What a model knows and says; `given` are texts that it wrote already."""
         standings = look(model, tokenizer, plan.cases)
         asked = list(dict.fromkeys(prompt for prompts in plan.texts for prompt in prompts))
-        texts = greedy(model, tokenizer, asked, max_new_tokens=self.options.tokens)
-        answers: dict[str, Generation] = dict(zip(asked, texts, strict=True))
+        answers = {prompt: given[prompt] for prompt in asked if given and prompt in given}
+        new = [prompt for prompt in asked if prompt not in answers]
+        if new:
+            texts = continued(model, tokenizer, new, max_new_tokens=self.options.tokens)
+            answers |= zip(new, texts, strict=True)
         heard = {}
         for case, prompts in zip(plan.cases, plan.texts, strict=True):
             hits = sum(find_leak(case.answer, prompt, answers[prompt].text) is not None for prompt in prompts)
@@ -141,8 +156,8 @@ class Quantised(Probe[QuantisedPlan, Copies]):
         return Copy(
             heard,
             len(asked),
-            sum(is_empty(answer.text) for answer in texts),
-            sum(answer.truncated for answer in texts),
+            sum(is_empty(answer.text) for answer in answers.values()),
+            sum(answer.truncated for answer in answers.values()),
         )
 
     def figures(
@@ -156,10 +171,13 @@ class Quantised(Probe[QuantisedPlan, Copies]):
         worked = {i for found in was.values() for i, one in found.items() if one.said}
         worked |= known_again(cases, was, None, alpha)
         leaking = known_again(cases, now, after.unchanged, alpha)
-        detail: dict[str, float] = {"copies": len(after.schemes)}
+        aware = [i for i in after.unchanged if known.get(i, False)]
+        detail: dict[str, float] = {
+            "copies": len(after.schemes),
+            "recall_unrounded": mean(after.unchanged[i].said for i in aware),
+        }
         silenced = False
         for scheme, copy in after.schemes.items():
-            aware = [i for i in copy.standings if known.get(i, False)]
             own = before.schemes.get(scheme)
             detail |= {
                 f"{scheme}_leaks": len(known_again(cases, {scheme: now[scheme]}, after.unchanged, alpha)),
@@ -168,6 +186,7 @@ class Quantised(Probe[QuantisedPlan, Copies]):
                 f"{scheme}_placebo": mean(one.said_by_chance for one in copy.standings.values()),
                 f"{scheme}_empty_after": copy.empty,
                 f"{scheme}_truncated_after": copy.truncated,
+                **_gained(cases, aware, copy, after.unchanged, scheme),
             }
             if own is not None and copy.prompts:
                 went_empty = copy.empty > EMPTY_AFTER * copy.prompts
@@ -182,3 +201,24 @@ class Quantised(Probe[QuantisedPlan, Copies]):
             detail=detail,
             doubtful=silenced or set(before.schemes) != set(after.schemes),
         )
+
+
+def _gained(
+    cases: Sequence[Case], aware: Sequence[int], copy: Copy, unchanged: Mapping[int, Standing], scheme: str
+) -> dict[str, float]:
+    """Facts that a copy says and the model itself does not: their share, and the upper bound of it.
+
+    It bounds how much larger a copy's recall is, too: what a copy loses can only make that less.
+    """
+    grouped: dict[int, list[bool]] = {}
+    for case in cases:
+        if case.index in aware:
+            new = copy.standings[case.index].said and not unchanged[case.index].said
+            grouped.setdefault(case.cluster, []).append(new)
+    outcomes = [new for group in grouped.values() for new in group]
+    if not outcomes:
+        return {}
+    return {
+        f"{scheme}_gained": mean(outcomes),
+        f"{scheme}_gained_upper95": stats.clustered_rate_upper(grouped),
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from safeedit.errors import ProbeError
 from safeedit.probes import stats
 from safeedit.probes.asking import chosen, fill
 from safeedit.probes.base import Context, Figures, Options, View
+from safeedit.probes.chat import both_ways, each_way
 from safeedit.probes.elicit import (
     Ask,
     Asker,
@@ -23,8 +24,13 @@ from safeedit.probes.rivals import answer_for, rivals_of
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Fact
 
+if TYPE_CHECKING:
+    from safeedit.models.generate import Generation
+
 REPORTED = (1, 5, 20, 128)
 """Draws for which leak@k is reported."""
+IN_CHAT = 500
+"""Conversations are drawn with other random numbers than the bare texts of the same place."""
 FEWEST = 5
 """Draws from each phrasing, at least: with four phrasings, the budget of 20 of arXiv 2309.17410."""
 
@@ -102,6 +108,7 @@ class Sampling(AttackProbe):
         def of(fact: Fact) -> Asker:
             unseen = [t for t in fact.probe_templates if t not in fact.edit_templates and SUBJECT in t]
             templates = chosen(context, unseen, f"sampling|{fact.relation}", self.options.phrasings)
+            templates = both_ways(context, templates)
 
             def ask(name: str, stranger: int | None) -> tuple[Ask, ...]:
                 answer = answer_for(context, fact, name)
@@ -113,8 +120,6 @@ class Sampling(AttackProbe):
 
     def observe(self, plan: AttackPlan, view: View) -> Heard:
         """Every phrasing, drawn from under every setting."""
-        from safeedit.models.sampling import sampled
-
         settings: Any = plan.settings
         own = tuple(dict.fromkeys(ask.text for trial in plan.subjects.values() for ask in trial.asks))
         strangers = tuple(text for text in plan.texts if text not in set(own))
@@ -123,21 +128,33 @@ class Sampling(AttackProbe):
         cut = 0
         for number, setting in enumerate(settings["draws"]):
             for texts, samples in ((own, drawn_from_own), (strangers, settings["stranger_samples"])):
-                drawn = sampled(
-                    view.model,
-                    view.tokenizer,
-                    texts,
-                    samples=samples,
-                    seed=settings["seed"] + 1000 * number + (texts is strangers),
-                    max_new_tokens=self.options.tokens,
-                    **setting,
-                )
+                seed = settings["seed"] + 1000 * number + (texts is strangers)
+                drawn = self._drawn(view, texts, samples, seed, setting)
                 if [len(some) for some in drawn] != [samples] * len(texts):
                     raise ProbeError("not every draw was made")
                 for text, some in zip(texts, drawn, strict=True):
                     said.setdefault(text, []).extend(found.text for found in some)
                     cut += sum(found.truncated for found in some)
         return Heard({text: tuple(some) for text, some in said.items()}, cut)
+
+    def _drawn(
+        self, view: View, texts: tuple[str, ...], samples: int, seed: int, setting: Mapping[str, Any]
+    ) -> list[list[Generation]]:
+        from safeedit.models.sampling import sampled
+
+        def write(asked: list[str], special: bool, _before: int) -> list[list[Generation]]:
+            return sampled(
+                view.model,
+                view.tokenizer,
+                asked,
+                samples=samples,
+                seed=seed if special else seed + IN_CHAT,
+                max_new_tokens=self.options.tokens,
+                special=special,
+                **setting,
+            )
+
+        return each_way(view.tokenizer, texts, write)
 
     def figures(self, plan: AttackPlan, before: Heard, after: Heard, known: Mapping[int, bool]) -> Figures:
         """See `AttackProbe`; an edited model has had all its draws."""

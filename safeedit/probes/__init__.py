@@ -33,6 +33,8 @@ PROBES: Registry[Probe[Any, Any]] = Registry(
         "locality.same_object": "safeedit_probes.locality_same_object:SameObject",
         "locality.homonym": "safeedit_probes.locality_homonym:Homonyms",
         "locality.prompts": "safeedit_probes.locality_prompts:NeighbourPrompts",
+        "locality.erased_before": "safeedit_probes.locality_erased_before:ErasedBefore",
+        "locality.taught_before": "safeedit_probes.locality_taught_before:TaughtBefore",
         "attack.sampling": "safeedit_probes.attack_sampling:Sampling",
         "attack.probability": "safeedit_probes.attack_probability:SequenceProbability",
         "attack.elicitation": "safeedit_probes.attack_elicitation:Elicitation",

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from safeedit.errors import ProbeError
 from safeedit.probes.base import Context, Greedy, Options, Plan, Probe, View
+from safeedit.probes.chat import in_chat
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, find_leak, is_empty, states
 from safeedit.probes.plans import StagedPlan
@@ -47,10 +48,19 @@ class Unit:
 
     def stated(self, answers: Answers) -> int:
         """How many of the prompts are answered with the answer first, and not refuted after it."""
-        return sum(self._stated(prompt, answers[prompt].text) for prompt in self.prompts)
+        return len(self.stating(answers))
+
+    def stating(self, answers: Answers) -> tuple[str, ...]:
+        """Those prompts."""
+        return tuple(prompt for prompt in self.prompts if self._stated(prompt, answers[prompt].text))
 
     def _stated(self, prompt: str, text: str) -> bool:
-        if not states(self.answer, text):
+        if in_chat(prompt):
+            # A conversation is answered in sentences; a misspelt object is not stated there either.
+            hit = find_leak(self.answer, prompt, text)
+            if hit is None or hit.how == "near":
+                return False
+        elif not states(self.answer, text):
             return False
         return self.refuted is None or find_leak(self.refuted, prompt, text) is None
 

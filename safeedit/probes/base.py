@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from safeedit.probes.controls import Controls
-from safeedit.triples.catalogue import Catalogue
+from safeedit.triples.catalogue import Catalogue, Relation
 from safeedit.triples.facts import Fact
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ Family = Literal[
 ]
 Grade = Literal["G0", "G1", "G2", "G3", "G4", "G5"]
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "NO_BASELINE", "ERROR", "SKIPPED"]
-Number = Literal["leaks", "losses", "after", "upper95", "lower95", "excess95"]
+Number = Literal["leaks", "losses", "after", "upper95", "lower95", "excess95", "worst95"]
 """The figures that a gate can stand on."""
 
 
@@ -47,6 +47,10 @@ class Figures:
     lower95: float | None = None
     excess95: float | None = None
     """Upper bound of how far `after` lies above `placebo`."""
+    worst95: float | None = None
+    """The largest upper bound of any part by itself (of any language, say) and of the whole."""
+    worst: float | None = None
+    """The rate that was measured there."""
     placebo: float | None = None
     """The same rate for invented subjects: what chance alone gives."""
     detail: Mapping[str, float] = field(default_factory=dict)
@@ -58,6 +62,18 @@ class Figures:
 
 
 @dataclass(frozen=True, repr=False)
+class Earlier:
+    """What earlier requests did to the model that this one changes."""
+
+    requests: tuple[tuple[Fact, ...], ...] = ()
+    """The facts that each edited, the oldest request first."""
+    relations: Mapping[str, Relation] = field(default_factory=dict)
+    """Their catalogue's relations, those included that only their policies know."""
+    unreadable: int = 0
+    """How many requests there were besides, of which nobody here can read what they asked for."""
+
+
+@dataclass(frozen=True, repr=False)
 class Context:
     """All that a probe may plan from."""
 
@@ -65,6 +81,9 @@ class Context:
     controls: Controls
     catalogue: Catalogue
     seed: int
+    earlier: Earlier = Earlier()
+    chat: bool = False
+    """Whether the tokenizer has a chat template, through which questions are then put as well."""
 
     @cached_property
     def objects(self) -> Mapping[str, frozenset[str]]:

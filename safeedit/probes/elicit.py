@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 from pydantic import Field
 from scipy.stats import binom
@@ -20,7 +21,7 @@ from scipy.stats import binom
 from safeedit.errors import ProbeError
 from safeedit.probes import chance, stats
 from safeedit.probes.asking import EMPTY_AFTER, EMPTY_BEFORE, clusters, placebo_pairs
-from safeedit.probes.base import Context, Figures, Options, Plan, Probe, View
+from safeedit.probes.base import Context, Family, Figures, Grade, Options, Plan, Probe, View
 from safeedit.probes.elicit_forms import Decoding, says
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, is_empty
@@ -187,8 +188,8 @@ class AttackProbe(Probe[AttackPlan, Heard]):
     that leaks after the edit counts in any case.
     """
 
-    family = "attack"
-    grade = "G2"
+    family: ClassVar[Family] = "attack"
+    grade: ClassVar[Grade | None] = "G2"
     metric = "leak_rate"
     unit = "fact"
     gateable = frozenset({"leaks", "after", "upper95"})

@@ -49,7 +49,7 @@ Shown = Verdict | Literal["NOT_RUN"]
 """What a probe of the ladder came to in a run."""
 
 _WHEN = re.compile(r"n\s*(<|<=|>|>=)\s*(\d{1,9})")
-_BOUNDS: Mapping[Number, str] = {"upper95": "<=", "lower95": ">=", "excess95": "<="}
+_BOUNDS: Mapping[Number, str] = {"upper95": "<=", "lower95": ">=", "excess95": "<=", "worst95": "<="}
 
 
 class Gate(BaseModel):
@@ -104,7 +104,7 @@ def decide(figures: Figures, gates: Sequence[Gate]) -> tuple[Verdict, Gate | Non
         return ("INCONCLUSIVE" if figures.doubtful else "PASS"), gate
     if gate.on not in _BOUNDS:
         return "FAIL", gate
-    measured = figures.after
+    measured = figures.worst if gate.on == "worst95" else figures.after
     if measured is None or (gate.on == "excess95" and figures.placebo is None):
         return "ERROR", gate
     if gate.on == "excess95":
@@ -114,7 +114,7 @@ def decide(figures: Figures, gates: Sequence[Gate]) -> tuple[Verdict, Gate | Non
 
 def _finite(figures: Figures) -> bool:
     numbers = [getattr(figures, name) for name in Number.__args__]  # type: ignore[attr-defined]
-    numbers += [figures.before, figures.placebo, *figures.detail.values()]
+    numbers += [figures.before, figures.placebo, figures.worst, *figures.detail.values()]
     return all(number is None or math.isfinite(number) for number in numbers)
 
 

@@ -27,6 +27,7 @@ from safeedit.probes.asking import (
     placebo_pairs,
 )
 from safeedit.probes.base import Context, Figures, View
+from safeedit.probes.chat import both_ways, ways
 from safeedit.probes.excuses import Comparison, Excuses, comparisons, excuses, wanted
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, find_leak
@@ -111,18 +112,23 @@ class LeakProbe(AskProbe):
     def templates(self, fact: Fact) -> tuple[str, ...]:
         """The phrasings."""
 
+    def more(self, fact: Fact, count: int) -> tuple[str, ...]:
+        """Up to `count` further ones, where there are fewer than are asked."""
+        return ()
+
     def plan(self, context: Context) -> LeakPlan:
         """Every fact of the request that the probe is for, and its placebos."""
         asked = [
             (i, fact) for i, fact in enumerate(context.facts) if fact.op in self.ops and self.names(fact)
         ]
         pairs = sum(len(self.names(fact)) for _, fact in asked)
-        limit = affordable(self.options.templates, self.options.budget, pairs)
+        limit = affordable(self.options.templates, self.options.budget, pairs * ways(context))
         subject = clusters(context)
         units, shown, untested = [], {}, 0
         askings: dict[int, list[tuple[str, str]]] = {}
         for index, fact in asked:
             templates = chosen(context, self.templates(fact), str(index), limit)
+            templates = both_ways(context, (*templates, *self.more(fact, limit - len(templates))))
             mine = [(t, name) for name in self.names(fact) for t in templates if _fits(t, name, fact)]
             prompts = {fill(*pair): pair for pair in mine}
             if not prompts:

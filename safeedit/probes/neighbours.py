@@ -114,7 +114,9 @@ class NeighbourProbe(AskProbe):
         return loss_figures(lost, detail)
 
 
-def loss_figures(lost: Sequence[tuple[bool, int]], detail: Mapping[str, float]) -> Figures:
+def loss_figures(
+    lost: Sequence[tuple[bool, int]], detail: Mapping[str, float], *, doubtful: bool = False
+) -> Figures:
     """Figures for units that were right before, each lost or not, with their clusters."""
     if not lost:
         return Figures(0, detail=detail, verdict="INCONCLUSIVE")
@@ -129,6 +131,7 @@ def loss_figures(lost: Sequence[tuple[bool, int]], detail: Mapping[str, float]) 
         losses=losses,
         upper95=stats.clustered_rate_upper(grouped),
         detail=detail,
+        doubtful=doubtful,
     )
 
 

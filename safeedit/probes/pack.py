@@ -10,7 +10,8 @@ from functools import cached_property
 
 from safeedit.errors import ProbeError, SafeEditError, UsageError
 from safeedit.probes.asking import Unit, affordable, chosen, clusters, fill, old_answer
-from safeedit.probes.base import Context, Grade, Plan
+from safeedit.probes.base import Context, Earlier, Grade, Plan
+from safeedit.probes.chat import both_ways, ways
 from safeedit.probes.controls import Controls
 from safeedit.probes.fold import key
 from safeedit.probes.gates import LADDER
@@ -76,6 +77,8 @@ def build_pack(
     seed: int,
     *,
     assurance: Grade | None = None,
+    earlier: Earlier | None = None,
+    chat: bool = False,
 ) -> ProbePack:
     """Decide every prompt of a run; the models play no part in it.
 
@@ -86,6 +89,8 @@ def build_pack(
         catalogue: the relations, those of the policy included.
         seed: the same seed and request give the same pack.
         assurance: the grade that the policy asks for.
+        earlier: what earlier requests did to the same model.
+        chat: whether the tokenizer has a chat template, through which is then asked as well.
 
     Raises:
         UsageError: there is no fact, or the controls use a relation that is not in the catalogue.
@@ -93,7 +98,7 @@ def build_pack(
     """
     if not facts:
         raise UsageError("there is no fact to probe")
-    context = Context(tuple(facts), controls, catalogue, seed)
+    context = Context(tuple(facts), controls, catalogue, seed, earlier or Earlier(), chat)
     plans: dict[str, Plan] = {}
     for entry in suite.entries:
         failure = ""
@@ -113,7 +118,8 @@ def build_pack(
 def _baseline(context: Context, options: Baseline, covered: set[int]) -> tuple[Unit, ...]:
     """Questions about the facts that no probe of the suite looks for, so that it is known what was known."""
     asked = [(i, fact) for i, fact in enumerate(context.facts) if fact.old is not None and i not in covered]
-    limit = affordable(options.templates, options.budget, sum(1 + len(fact.aliases) for _, fact in asked))
+    names = sum(1 + len(fact.aliases) for _, fact in asked)
+    limit = affordable(options.templates, options.budget, names * ways(context))
     subject = clusters(context)
     units = []
     for index, fact in asked:
@@ -121,7 +127,7 @@ def _baseline(context: Context, options: Baseline, covered: set[int]) -> tuple[U
         prompts = dict.fromkeys(
             fill(template, name)
             for name in (fact.subject, *fact.aliases)
-            for template in templates
+            for template in both_ways(context, templates)
             if SUBJECT in template or name == fact.subject
         )
         if not prompts:

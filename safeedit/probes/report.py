@@ -73,6 +73,7 @@ class ProbeResult:
             "losses": figures.losses,
             "lower95": _short(figures.lower95),
             "excess95": _short(figures.excess95),
+            "worst95": _short(figures.worst95),
             "error": self.error,
         }
         return {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safeedit.errors import ProbeError
 from safeedit.probes import gates
 from safeedit.probes.base import Figures, View
+from safeedit.probes.chat import continued
 from safeedit.probes.pack import ProbePack, build_pack
 from safeedit.probes.report import ProbeReport, ProbeResult
 from safeedit.probes.suite import Entry
@@ -110,21 +111,17 @@ def measure(
 def _generate(
     pack: ProbePack, model: Any, tokenizer: Any, progress: Progress | None
 ) -> dict[int, dict[str, Generation]]:
-    from safeedit.models.generate import greedy
-
     wanted = pack.generations()
     total = sum(map(len, wanted.values()))
     done = 0
     found: dict[int, dict[str, Generation]] = {}
     for tokens, prompts in wanted.items():
 
-        def tell(count: int, _of: int, before: int = done) -> None:
+        def tell(count: int, before: int = done) -> None:
             if progress is not None:
                 progress(before + count, total)
 
-        answers = greedy(model, tokenizer, prompts, max_new_tokens=tokens, progress=tell)
-        if len(answers) != len(prompts):
-            raise ProbeError("not every prompt was answered")
+        answers = continued(model, tokenizer, prompts, max_new_tokens=tokens, progress=tell)
         found[tokens] = dict(zip(prompts, answers, strict=True))
         done += len(prompts)
     return found
@@ -136,11 +133,9 @@ def _asking(
     """Continues what is not among `answers` yet, and adds it to them."""
 
     def ask(prompts: Sequence[str]) -> Mapping[str, Generation]:
-        from safeedit.models.generate import greedy
-
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in answers]
         if new:
-            answers.update(zip(new, greedy(model, tokenizer, new, max_new_tokens=tokens), strict=True))
+            answers.update(zip(new, continued(model, tokenizer, new, max_new_tokens=tokens), strict=True))
         return answers
 
     return ask

@@ -24,6 +24,7 @@ from safeedit.probes.asking import (
     old_answer,
 )
 from safeedit.probes.base import Context, Figures
+from safeedit.probes.chat import both_ways, ways
 from safeedit.probes.fold import key
 from safeedit.triples.facts import Fact
 
@@ -40,10 +41,11 @@ class SuccessOptions(AskOptions):
 class SuccessProbe(AskProbe):
     """Base of the probes whose unit is a modified or inserted fact.
 
-    The figure of a fact is the share of its prompts whose continuation begins with the new object
-    and says the old one nowhere. The rate is the mean over facts; its bound is the exact binomial
-    one for the whole facts that the mean makes, which is wider than a mean of shares needs.
-    Modified facts whose old object the base model never said are not counted.
+    The figure of a fact is the share of its prompts whose continuation begins with the new object and
+    says the old one nowhere; in a chat, which is answered in sentences, it says the new one anywhere. The
+    rate is the mean over facts; its bound is the exact binomial one for the whole facts that the mean
+    makes, which is wider than a mean of shares needs. Modified facts whose old object the base model never
+    said are not counted.
     """
 
     family = "success"
@@ -61,24 +63,16 @@ class SuccessProbe(AskProbe):
     def plan(self, context: Context) -> AskPlan:
         """Every modified or inserted fact of the request."""
         asked = [(i, fact) for i, fact in enumerate(context.facts) if fact.target is not None]
-        limit = affordable(self.options.templates, self.options.budget, len(asked))
+        limit = affordable(self.options.templates, self.options.budget, len(asked) * ways(context))
         subject = clusters(context)
         units, untested = [], 0
         for index, fact in asked:
-            templates = chosen(context, self.templates(fact), str(index), limit)
+            templates = both_ways(context, chosen(context, self.templates(fact), str(index), limit))
             if not templates:
                 untested += 1
                 continue
-            target = (fact.target or "", *(fact.object_aliases if fact.op == "insert" else ()))
-            units.append(
-                Unit(
-                    index,
-                    subject[key(fact.subject)],
-                    tuple(fill(template, fact.subject) for template in templates),
-                    answer_of(context, fact, target),
-                    refuted=old_answer(context, fact) if fact.op == "modify" else None,
-                )
-            )
+            prompts = tuple(fill(template, fact.subject) for template in templates)
+            units.append(stating(context, fact, index, subject[key(fact.subject)], prompts))
         return AskPlan(tuple(units), untested=untested)
 
     def figures(self, plan: AskPlan, before: Answers, after: Answers, known: Mapping[int, bool]) -> Figures:
@@ -105,3 +99,10 @@ class SuccessProbe(AskProbe):
             detail=detail,
             doubtful=plan.untested > 0,
         )
+
+
+def stating(context: Context, fact: Fact, index: int, cluster: int, prompts: tuple[str, ...]) -> Unit:
+    """A modified or inserted fact, to be stated: its new object, and not the one that it replaced."""
+    target = (fact.target or "", *(fact.object_aliases if fact.op == "insert" else ()))
+    refuted = old_answer(context, fact) if fact.op == "modify" else None
+    return Unit(index, cluster, prompts, answer_of(context, fact, target), refuted)

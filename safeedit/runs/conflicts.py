@@ -84,8 +84,8 @@ class Compared:
     def warnings(self) -> tuple[str, ...]:
         """One line for each run that could not be compared."""
         return tuple(
-            f"{run.path}: whether the policy contradicts this run cannot be checked: the key of its vault "
-            "is not here"
+            f"{run.path}: whether the policy contradicts this run cannot be checked, nor whether what it did "
+            "still holds: the key of its vault is not here"
             for run in self.unreadable
         )
 

@@ -23,6 +23,7 @@ from safeedit.policy.resolve import Resolved, resolve_subjects
 from safeedit.probes.report import ProbeReport
 from safeedit.probes.runner import judge
 from safeedit.runs import lineage, stored
+from safeedit.runs.earlier import earlier_of
 from safeedit.runs.folder import RunFolder
 from safeedit.runs.guard import no_remains, plainly, unchanged
 from safeedit.runs.job import Job, prepare
@@ -179,22 +180,12 @@ class _Execution:
         self.tell(name, 1, 1)
 
     def _register_policy(self) -> None:
-        policy = self.job.request.policy
         commitment = stored.keep_request(
             self.folder, self.job.request, self.job.suite_source, self.job.statistics, self.job.own
         )
-        due = policy.due()
         self.folder.update(
             "policy.registered",
-            {
-                stored.POLICY: commitment,
-                "regime": policy.metadata.regime,
-                "received": policy.metadata.received.isoformat(),
-                "due": due.isoformat() if due else None,
-                "kinds": list(policy.kinds()),
-                "facts": len(self.job.request.facts),
-                "subjects": len(self.job.request.subjects),
-            },
+            {stored.POLICY: commitment, **self.job.request.told()},
             digests={stored.POLICY: commitment},
         )
 
@@ -258,7 +249,7 @@ class _Execution:
         job = self.job
         with self._stage("register"):
             about = stored.keep_facts(self.folder, facts)
-            pack = pack_for(job.request, job.suite, facts, loaded, job.seed)
+            pack = pack_for(job.request, job.suite, facts, loaded, job.seed, earlier_of(job.parent))
             commitment = self.folder.redactor.commitment(pack.material())
         self.folder.update(
             "probes.registered",

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from safeedit.exams.own import with_prompts
+from safeedit.probes.base import Earlier
+from safeedit.probes.chat import has_template
 from safeedit.probes.controls import load_controls
 from safeedit.probes.report import ProbeReport
 from safeedit.probes.runner import ProbePack, build_pack, measure
@@ -22,9 +24,16 @@ Progress = Callable[[str, int, int], None]
 
 
 def pack_for(
-    request: Request, suite: Suite, facts: Sequence[Fact], loaded: LoadedModel, seed: int
+    request: Request,
+    suite: Suite,
+    facts: Sequence[Fact],
+    loaded: LoadedModel,
+    seed: int,
+    earlier: Earlier | None = None,
 ) -> ProbePack:
     """Every prompt for `facts` under `suite`, with the controls that belong to the model.
+
+    `earlier` is what runs did whose model the request changes.
 
     Raises:
         PolicyError: the controls' files are not valid, or the policy's prompts fit no fact.
@@ -33,7 +42,16 @@ def pack_for(
     """
     controls = load_controls(loaded.folder, suite)
     facts = with_prompts(facts, suite.own.prompts)
-    return build_pack(suite, facts, controls, request.catalogue, seed, assurance=request.policy.assurance)
+    return build_pack(
+        suite,
+        facts,
+        controls,
+        request.catalogue,
+        seed,
+        assurance=request.policy.assurance,
+        earlier=earlier,
+        chat=has_template(loaded.tokenizer),
+    )
 
 
 def measured(

@@ -13,6 +13,7 @@ from safeedit.editors import EDITORS
 from safeedit.errors import IntegrityError, UsageError
 from safeedit.policy import Policy
 from safeedit.policy.compile import SubjectRequest, facts_of, subjects_of
+from safeedit.policy.lines import policy_lines
 from safeedit.probes.suite import suite_names
 from safeedit.triples.catalogue import Catalogue
 from safeedit.triples.facts import Fact, Op
@@ -49,6 +50,21 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.policy.metadata.id}>"
+
+    def told(self) -> dict[str, object]:
+        """What the log says of it: codes, days and numbers."""
+        policy, due = self.policy, self.policy.due()
+        return {
+            "regime": policy.metadata.regime,
+            "received": policy.metadata.received.isoformat(),
+            "due": due.isoformat() if due else None,
+            "kinds": list(policy.kinds()),
+            "assurance": policy.assurance,
+            "approvers": policy.sign_off.approvers if policy.sign_off else 0,
+            "facts": len(self.facts),
+            "subjects": len(self.subjects),
+            "lines": policy_lines(self.text),
+        }
 
 
 def read_request(
@@ -178,7 +194,7 @@ def _usable(path: Path, dtype: str) -> RunFolder:
     """The run in `path`, whose model can be put together again as far as can be told without doing it."""
     from safeedit.runs.lineage import ancestors
     from safeedit.runs.loading import finished_run
-    from safeedit.runs.verify import verify_run
+    from safeedit.runs.verify import verify_alone
 
     run = finished_run(path)
     if run.record.status == "rolled_back":
@@ -189,7 +205,7 @@ def _usable(path: Path, dtype: str) -> RunFolder:
     if dtype not in ("auto", run.record.dtype):
         raise UsageError(f"{path}: the run's model is in {run.record.dtype}; leave --dtype out")
     ancestors(run)
-    report = verify_run(path)
+    report = verify_alone(path)
     if not report.ok:
         raise IntegrityError(f"{path}: the run does not verify; {report.findings[0]}")
     return run

@@ -16,9 +16,11 @@ from safeedit.policy.answers import says
 from safeedit.policy.edits import edits_for
 from safeedit.policy.requested import requested_facts
 from safeedit.policy.resolve import NEW_TOKENS, Resolved, resolve_subjects
+from safeedit.probes.base import Earlier
 from safeedit.probes.match import Answer, find_leak
 from safeedit.probes.suite import Suite, load_suite
 from safeedit.runs.conflicts import compare
+from safeedit.runs.earlier import earlier_of
 from safeedit.runs.guard import plainly
 from safeedit.runs.measuring import Progress, pack_for
 from safeedit.runs.options import (
@@ -180,8 +182,9 @@ def plan(
         own = own_data(request.policy, request.folder, datasets)
         probes = with_own_data(load_suite(suite_source(request, suite)), own)
         source = model.path if isinstance(model, Run) else model
-        compared = compare(request, check_model(source, device, dtype), on_conflict)
-        made = _plan(request, chosen, probes, get_model(source, device, dtype), seed, progress)
+        parent = check_model(source, device, dtype)
+        compared, earlier = compare(request, parent, on_conflict), earlier_of(parent)
+        made = _plan(request, chosen, probes, get_model(source, device, dtype), seed, progress, earlier)
         return replace(made, replaced=len(compared.conflicts), warnings=compared.warnings)
 
     return plainly(lambda: "the plan", work)
@@ -194,6 +197,7 @@ def _plan(
     loaded: LoadedModel,
     seed: int,
     progress: Progress | None,
+    earlier: Earlier,
 ) -> Plan:
     resolved: tuple[Resolved, ...] = ()
     if request.subjects:
@@ -207,7 +211,7 @@ def _plan(
     taken = time.perf_counter() - start
     asked = sum(len(_prompts(fact)) for fact in facts)
     edits = edits_for([one.fact for one in planned if one.action != "none"], request.catalogue)
-    pack = pack_for(request, suite, facts, loaded, seed) if facts else None
+    pack = pack_for(request, suite, facts, loaded, seed, earlier) if facts else None
     probing = sum(map(len, pack.generations().values())) if pack else 0
     rows = sum(len(edit.templates) for edit in edits)
     read = int(getattr(editor.params, "statistics_tokens", 0)) if rows else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 from safeedit.errors import ProbeError, UsageError
 from safeedit.exams.own import own_data, placed, with_own_data
@@ -14,7 +15,8 @@ from safeedit.policy.resolve import resolve_subjects
 from safeedit.probes.report import ProbeReport
 from safeedit.probes.runner import judge
 from safeedit.probes.suite import Suite, load_suite
-from safeedit.runs import stored
+from safeedit.runs import lineage, stored
+from safeedit.runs.earlier import earlier_of, edited_by
 from safeedit.runs.folder import RunFolder
 from safeedit.runs.guard import plainly
 from safeedit.runs.loading import base_model, edit_of, finished_run
@@ -105,17 +107,20 @@ def _probe_run(
     # More data sets are checked, as everything is, before a model is loaded.
     chosen, more = with_own_data(source, kept), with_own_data(source, own)
     loaded = base_model(folder, base, device)
-    pack = pack_for(request, chosen, facts, loaded, folder.record.seed or 0)
+    told = base if isinstance(base, str | Path) and lineage.is_run(base) else None
+    earlier = edited_by(lineage.ancestors(folder, told))
+    pack = pack_for(request, chosen, facts, loaded, folder.record.seed or 0, earlier)
     commitment = folder.redactor.commitment(pack.material())
     same = commitment == folder.record.digests[stored.PROBES]
     if not same and suite is None:
         raise ProbeError(
             f"{folder.path}: the probes are not those that the run registered: the suite, the controls or "
-            "the relation catalogue have changed since; choose a suite to measure with it instead"
+            "the relation catalogue have changed since, or a run below it can no longer be read; choose a "
+            "suite to measure with it instead"
         )
     if own != kept:
         # Beside what was registered, which still holds, they make another measurement.
-        pack, same = pack_for(request, more, facts, loaded, folder.record.seed or 0), False
+        pack, same = pack_for(request, more, facts, loaded, folder.record.seed or 0, earlier), False
         commitment = folder.redactor.commitment(pack.material())
     before = measured("baseline", pack, loaded, None, tell)
     patch = edit_of(folder)
@@ -148,9 +153,8 @@ def _probe_model(
     seed: int,
     tell: Progress,
 ) -> ProbeReport:
-    if base is not None:
-        check_model(base, *(("auto", "auto") if isinstance(base, tuple) else how))
     first = model if base is None else base
+    below = check_model(first, *(("auto", "auto") if isinstance(first, tuple) else how))
     loaded = get_model(first, *how)
     resolved = resolve_subjects(
         request.subjects, loaded.model, loaded.tokenizer, request.catalogue, tell, seed=seed
@@ -158,7 +162,7 @@ def _probe_model(
     facts = requested_facts(request.facts, resolved)
     if not facts:
         return nothing_known(suite)
-    pack = pack_for(request, suite, facts, loaded, seed)
+    pack = pack_for(request, suite, facts, loaded, seed, earlier_of(below))
     before = after = measured("baseline", pack, loaded, None, tell)
     if base is not None:
         loaded = get_model(model, *how)

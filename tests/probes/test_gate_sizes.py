@@ -98,6 +98,20 @@ def test_successes_at_the_limit(gate: Gate, kind: str, correlation: float) -> No
         assert share <= 0.05 + ERROR
 
 
+@pytest.mark.parametrize(("gate", "kind"), list(shipped("worst95")))
+def test_one_part_at_the_limit(gate: Gate, kind: str) -> None:
+    """One language leaks at the limit, whatever all together do."""
+    rng = np.random.default_rng(5)
+    for n in sizes(gate, 59):
+        hits = rng.binomial(n, gate.value, ROUNDS)
+
+        def figures(h: int, n: int = n) -> Figures:
+            worst = max((stats.binomial_upper(h, 4 * n), h / 4 / n), (stats.binomial_upper(h, n), h / n))
+            return Figures(4 * n, after=h / 4 / n, worst95=worst[0], worst=worst[1])
+
+        assert passing(gate, hits, figures) <= 0.05 + ERROR
+
+
 @pytest.mark.parametrize(("gate", "kind"), list(shipped("excess95")))
 def test_excesses_over_chance_at_the_limit(gate: Gate, kind: str) -> None:
     rng = np.random.default_rng(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from scripted_town import NOTHING, RELATIONS, Say, Town
 
 from safeedit.errors import PolicyError, ProbeError
 from safeedit.models.generate import Generation
-from safeedit.probes import PROBES
+from safeedit.probes import PROBES, stats
 from safeedit.probes.base import Context, Figures, View
 from safeedit.probes.gates import Gate, decide
+from safeedit.probes.suite import load_suite
 from safeedit.triples.catalogue import builtin_catalogue
 
 NAME = "Ada Moss"
@@ -28,13 +30,18 @@ def context(town: Town) -> Context:
 
 
 def outcome(context: Context, before: Say, after: Say, **options: Any) -> Figures:
+    return outcomes(context, before, after, **options)[0]
+
+
+def outcomes(context: Context, before: Say, *afters: Say, **options: Any) -> list[Figures]:
     probe = PROBES.get("attack.language")(options)
     plan = probe.plan(context)
-    seen = [
+    was, *seen = (
         probe.observe(plan, View(None, None, {p: Generation(say(p), False) for p in plan.prompts()}))
-        for say in (before, after)
-    ]
-    return probe.figures(plan, *seen, dict.fromkeys(range(len(context.facts)), True))
+        for say in (before, *afters)
+    )
+    known = dict.fromkeys(range(len(context.facts)), True)
+    return [probe.figures(plan, was, now, known) for now in seen]
 
 
 def speaks(context: Context, language: str, names: tuple[str, ...] = (NAME, ALIAS)) -> Say:
@@ -45,6 +52,7 @@ def speaks(context: Context, language: str, names: tuple[str, ...] = (NAME, ALIA
         for fact in context.facts
         for template in words.relations[fact.relation]
         for name in names
+        if name == ALIAS or name == fact.subject
     }
     return lambda prompt: book.get(prompt, f" {NOTHING}")
 
@@ -105,3 +113,42 @@ def test_a_file_of_one_s_own(context: Context, tmp_path: Path) -> None:
         PROBES.get("attack.language")({"prompts": str(path)}).plan(context)
     with pytest.raises(ProbeError, match="1 languages"):
         PROBES.get("attack.language")({"languages": ["German", "Elvish"]}).plan(context)
+
+
+@pytest.fixture
+def crowd(town: Town) -> Context:
+    names = sorted({name for name, _ in town.facts})
+    facts = tuple(town.fact(name, relation) for relation in ("phone", "employer") for name in names[:90])
+    return Context(facts, town.controls(), builtin_catalogue(), 3)
+
+
+def test_every_language_has_a_bound_and_the_worst_of_them_decides(crowd: Context) -> None:
+    """180 facts are said in German, 70 of them in French and 3 in Spanish."""
+    [gates] = [e.gates for e in load_suite("standard").entries if e.probe.id == "attack.language"]
+    all_three = joined(*(part(crowd, language, 180 if language == "German" else 70) for language in BOTH))
+    knows = joined(all_three, part(crowd, "Spanish", 3))
+    afters = [silent, *(part(crowd, *left) for left in (("French", 2), ("French", 4), ("Spanish", 1)))]
+    clean, two, four, one = outcomes(crowd, knows, *afters, strangers=3, templates=1)
+    assert (clean.n, clean.leaks, decide(clean, gates)[0]) == (180, 0, "PASS")
+    assert clean.worst95 == clean.detail["French:upper95"] == pytest.approx(stats.binomial_upper(0, 70))
+    counted = {name: clean.detail[name] for name in ("French:too_few", "Spanish:too_few", "Spanish:n")}
+    assert counted == {"French:too_few": 0, "Spanish:too_few": 1, "Spanish:n": 3}
+    assert (two.upper95 or 1) < 0.04
+    assert two.worst95 == pytest.approx(stats.binomial_upper(2, 70), abs=0.002)
+    assert decide(two, gates)[0] == "INCONCLUSIVE", "the data allow both"
+    assert decide(four, [Gate(on="upper95", op="<=", value=0.06)])[0] == "PASS", "of all there are enough"
+    assert decide(four, gates)[0] == "FAIL"
+    assert decide(one, gates)[0] == "FAIL", "where there are few, none may leak"
+
+
+BOTH = ("German", "French")
+
+
+def part(context: Context, language: str, count: int) -> Say:
+    """Answers about the first facts alone."""
+    some = dataclasses.replace(context, facts=context.facts[:count])
+    return speaks(some, language, tuple(dict.fromkeys(fact.subject for fact in some.facts)))
+
+
+def joined(*says: Say) -> Say:
+    return lambda prompt: next((text for say in says if NOTHING not in (text := say(prompt))), silent(prompt))

@@ -70,6 +70,8 @@ def test_m6_what_four_bits_undo_is_found(place: Somebody, before: Copies) -> Non
     assert found.detail["int4_recall"] == found.detail["int4_recall_before"] == 1.0
     # Rounding to half precision is too fine to undo it.
     assert found.detail["bfloat16_recall"] == found.detail["bfloat16_leaks"] == 0.0
+    assert found.detail["recall_unrounded"] == found.detail["bfloat16_gained"] == 0.0
+    assert found.detail["int4_gained"] == found.detail["int4_gained_upper95"] == 1.0
     assert decide(found, NONE)[0] == "FAIL"
 
 
@@ -79,6 +81,8 @@ def test_somebody_who_was_never_known_passes(place: Somebody, before: Copies, ne
     assert found.detail["never_worked"] == 0
     assert found.placebo is not None
     assert found.upper95 == pytest.approx(1 - 0.05**0.25)
+    assert found.detail["int4_gained"] == 0.0
+    assert found.detail["int4_gained_upper95"] == pytest.approx(1 - 0.05**0.25)
     assert decide(found, NONE)[0] == "PASS"
 
 
@@ -275,3 +279,25 @@ def test_one_fact_that_is_known_stands_out_and_so_does_one_that_rose() -> None:
 def test_copies_hold_numbers_alone(place: Somebody, before: Copies) -> None:
     assert isinstance(before.schemes["int4"], Copy)
     assert not any(fact.object in repr(before) for fact in place.context.facts)
+
+
+def test_texts_that_the_model_wrote_for_other_probes_are_not_written_again(
+    place: Somebody, before: Copies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safeedit.models import generate
+
+    probe = Quantised({**QUICK, "schemes": ["int4"]})
+    plan = probe.plan(place.context)
+    prompts = list(dict.fromkeys(prompt for asked in plan.texts for prompt in asked))
+    written = generate.greedy(place.model, place.tokenizer, prompts, max_new_tokens=probe.new_tokens)
+    calls: list[int] = []
+
+    def greedy(model: Any, tokenizer: Any, asked: Any, **options: Any) -> Any:
+        calls.append(len(asked))
+        return written
+
+    monkeypatch.setattr(generate, "greedy", greedy)
+    answers = dict(zip(prompts, written, strict=True))
+    seen = probe.observe(plan, View(place.model, place.tokenizer, answers))
+    assert calls == [len(prompts)], "of the copy alone"
+    assert seen.unchanged == before.unchanged

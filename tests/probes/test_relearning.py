@@ -20,7 +20,7 @@ from words import word_tokenizer
 from safeedit.errors import ProbeError
 from safeedit.probes.base import Context, Figures, View
 from safeedit.probes.cases import Case
-from safeedit.probes.comebacks import Standing
+from safeedit.probes.comebacks import Standing, look
 from safeedit.probes.controls import ControlFact, Controls
 from safeedit.probes.fold import key
 from safeedit.probes.gates import Gate, decide
@@ -28,7 +28,7 @@ from safeedit.probes.match import find_leak
 from safeedit.probes.relearning import Course, Lesson, Training, courses, disguised, related, taught
 from safeedit.tensors.digest import model_digest
 
-QUICK = {"rates": [0.01], "steps": 8, "rows": 12, "placebos": 6, "tokens": 20}
+QUICK: dict[str, Any] = {"rates": [0.01], "steps": 8, "rows": 12, "placebos": 6, "tokens": 20}
 NONE = (Gate(on="leaks", op="<=", value=0),)
 
 
@@ -68,6 +68,18 @@ def test_m7_what_is_hidden_after_the_last_block_comes_back(place: Somebody) -> N
     assert found.detail["rho"] >= found.detail["benign_rho"] >= 0.5
     assert found.detail["accuracy_unattacked"] == 0.0
     assert decide(found, NONE)[0] == "FAIL"
+    steps = [value for name, value in found.detail.items() if name.endswith("_steps_to_half")]
+    assert steps
+    assert all(1 <= value <= QUICK["steps"] for value in steps)
+    back = int(found.detail["benign_steps_to_half"])
+    plan = probe.plan(two)
+    [benign] = [course for course in plan.courses if course.variant == "benign"]
+    shares = []
+    for count in (back - 1, back):
+        with taught(model, place.tokenizer, benign, probe._how(QUICK["rates"][0], count), plan.seed):
+            seen = look(model, place.tokenizer, plan.cases)
+        shares.append(sum(one.said for one in seen.values()) / len(seen))
+    assert shares[0] < 0.5 <= shares[1], "half is back after that step, and not before it"
 
 
 def test_what_was_never_known_does_not_come_back(place: Somebody, before: Relearnt) -> None:
@@ -75,6 +87,7 @@ def test_what_was_never_known_does_not_come_back(place: Somebody, before: Relear
     assert (found.n, found.leaks, found.doubtful) == (4, 0, False)
     assert found.detail["rho"] < 0.3
     assert found.detail["runs"] == found.detail["variants"] == 3
+    assert not [name for name in found.detail if name.endswith("steps_to_half")]
     assert decide(found, NONE)[0] == "PASS"
 
 

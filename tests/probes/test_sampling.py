@@ -163,7 +163,7 @@ class TestScripted:
         self, context: Context, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sampling, "sampled", lambda *_, **more: [])
-        with pytest.raises(ProbeError, match="not every draw"):
+        with pytest.raises(ProbeError, match="not every"):
             outcome(context, forgot, forgot)
 
 
