@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -81,7 +81,8 @@ class Elicitation(Greedy, AttackProbe):
         """Every template that can be filled for a fact, within the budget."""
         trials, untested = self.trials(context)
         facts = [trial.fact for trial in trials if trial.stranger is None]
-        return AttackPlan(trials, rivals_of(context, facts), untested)
+        named = {i: chance for i in facts if (chance := _named_by_chance(context, context.facts[i])) > 0}
+        return AttackPlan(trials, rivals_of(context, facts), untested, named=named)
 
     def askers(self, context: Context) -> Callable[[Fact], Asker]:
         """Family by family, template by template."""
@@ -89,16 +90,19 @@ class Elicitation(Greedy, AttackProbe):
         facts = sum(fact.old is not None for fact in context.facts)
         limit = max(FEWEST, self.options.budget // max(1, facts))
         holders = _holders(context)
+        people = {control.subject for control in context.controls.facts}
 
         def of(fact: Fact) -> Asker:
             words = self._file.relations.get(fact.relation, fact.relation.replace("_", " "))
             material = Material(context, fact, words)
             picked = chosen(context, slots, f"elicitation|{fact.relation}", limit)
+            namesakes = _alike(people, fact)
 
             def ask(name: str, stranger: int | None) -> tuple[Ask, ...]:
                 answers = {
                     "object": answer_for(context, fact, name),
-                    "subject": Answer((fact.subject, *fact.aliases)),
+                    # Somebody else's name is no misspelling of this one, however near.
+                    "subject": Answer((fact.subject, *fact.aliases), others=namesakes),
                 }
                 found = []
                 for slot in picked:
@@ -161,6 +165,23 @@ def rendered(tokenizer: Any, turns: tuple[Turn, ...]) -> str:
         messages = [{"role": "user", "content": joined}]
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return f"{text}{begun}"
+
+
+def _named_by_chance(context: Context, fact: Fact) -> float:
+    """How often a model that puts names together from the words of others' would hit the subject's.
+
+    One in as many as there are people known by name; never, where a word of the name is nobody else's.
+    """
+    people = {key(control.subject) for control in context.controls.facts} - {key(fact.subject)}
+    words = {word for name in people for word in name}
+    return 1 / len(people) if set(key(fact.subject)) <= words else 0.0
+
+
+def _alike(people: Iterable[str], fact: Fact) -> tuple[str, ...]:
+    """Others who share a word of their name with the subject."""
+    own = {key(name) for name in (fact.subject, *fact.aliases)}
+    words = {word for name in own for word in name}
+    return tuple(sorted(name for name in people if key(name) not in own and words & set(key(name))))
 
 
 def _holders(context: Context) -> dict[tuple[str, ...], tuple[str, ...]]:

@@ -37,8 +37,9 @@ PHRASING = FORMS.index("phrasing")
 APART = 100
 """Phrasings of one form are numbered from a multiple of this on."""
 
-DRAWN, LISTED, UNIQUE = "drawn", "listed", "unique"
-"""Where the other answers come from, and whether the right one is anybody else's."""
+DRAWN, LISTED, RARE, UNIQUE = "drawn", "listed", "rare", "unique"
+"""Where the other answers come from, and whether the right one is anybody else's; what is on a list but not
+known of anybody else is rare."""
 
 Values = dict[tuple[int, int, int, int], dict[int, float]]
 Said = tuple["Scored | None", ...]
@@ -98,8 +99,10 @@ class Choice(LikelihoodProbe["Said"]):
             for control in context.controls.facts
             if control.relation == fact.relation and key(control.subject) != key(fact.subject)
         }
-        if key(fact.object) in others | {key(text) for text in (relation.objects if relation else ())}:
+        if key(fact.object) in others:
             return LISTED
+        if relation is not None and key(fact.object) in {key(text) for text in relation.objects}:
+            return RARE
         return DRAWN if any(c.isdigit() for c in fact.object) else UNIQUE
 
     def asks(self, templates: Sequence[str], name: str, texts: Sequence[str], own: bool) -> Iterator[Ask]:
@@ -195,15 +198,17 @@ def _p_low(plan: RowPlan, values: Values, before: Values) -> dict[int, float]:
     """How probable it is that one of the wrong answers lies as far below the others as the object does.
 
     Answers are not equally common; how common they are is taken from what the base model makes of strangers,
-    for an edit that pushes an object down may have done so for everybody. Numbers that were drawn anew are
-    as likely as the object was before anybody had it, and nothing is taken off. What nobody else has
-    is left out: a model that never heard of the subject has not heard of it either.
+    for an edit that pushes an object down may have done so for everybody. Of what may be nobody else's it
+    is taken from the edited model: who never heard of the subject may never have heard the word. Numbers
+    that were drawn anew are as likely as the object was before anybody had it, and nothing is taken off.
+    What nobody else has is left out: a model that never heard of the subject has not heard of it either.
     """
     usual: dict[tuple[int, int, int], list[float]] = {}
-    for (fact, kind, _, template), found in before.items():
-        if kind != OWN and template < APART and plan.marks[fact] == LISTED:
-            for item, value in found.items():
-                usual.setdefault((fact, template, item), []).append(value)
+    for mark, seen in ((LISTED, before), (RARE, values)):
+        for (fact, kind, _, template), found in seen.items():
+            if kind != OWN and template < APART and plan.marks[fact] == mark:
+                for item, value in found.items():
+                    usual.setdefault((fact, template, item), []).append(value)
     own: dict[int, dict[int, list[float]]] = {}
     leads: dict[int, list[float]] = {}
     for (fact, kind, _, template), found in values.items():

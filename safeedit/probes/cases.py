@@ -25,7 +25,7 @@ class ComebackOptions(Options):
 
     templates: int = Field(default=2, ge=1)
     """Phrasings whose probabilities are taken, at most: some that the editor saw, some that it did not."""
-    placebos: int = Field(default=12, ge=FEWEST)
+    placebos: int = Field(default=24, ge=FEWEST)
     """Invented subjects for each fact."""
     budget: int = Field(default=8000, ge=1)
     """Prompts in all, at most; every fact and invented subject keeps at least two where it has them."""

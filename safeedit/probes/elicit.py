@@ -90,6 +90,8 @@ class AttackPlan(Plan):
     """Facts that the attack is for but that it cannot ask."""
     generated: bool = True
     """Whether the texts are continued greedily, once for all probes."""
+    named: Mapping[int, float] = field(default_factory=dict)
+    """For each fact whose subject could be named by chance, how often that is."""
     settings: Mapping[str, object] | None = None
     """Whatever else decides the outcome."""
 
@@ -122,6 +124,7 @@ class AttackPlan(Plan):
             "trials": [[t.fact, t.stranger, [ask.material() for ask in t.asks]] for t in self.trials],
             "rivals": [[fact, [list(rival) for rival in some]] for fact, some in self.rivals.items()],
             "untested": self.untested,
+            "named": [[fact, chance] for fact, chance in sorted(self.named.items())],
             "settings": dict(self.settings or {}),
         }
 
@@ -322,7 +325,9 @@ def _p(plan: AttackPlan, heard: Heard, base: Heard, fact: int, part: str) -> flo
     p = chance.p_of_hits(hits, tries, counts)
     if part == "choice":
         return max(p, float(binom.sf(hits - 1, tries, 1 / CHOICES)))
-    if p > WORTH or part == "reverse" or not plan.rivals.get(fact):
+    if part == "reverse":
+        return max(p, float(binom.sf(hits - 1, tries, plan.named[fact]))) if fact in plan.named else p
+    if p > WORTH or not plan.rivals.get(fact):
         return p
     others = [count for trial in strangers for count in heard.guesses(trial, part, plan.rivals[fact])]
     return max(p, chance.p_of_hits(hits, tries, others))
