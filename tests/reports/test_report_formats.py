@@ -1,0 +1,294 @@
+"""Every format: as it was, valid by its published schema, and deaf to what is put into it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import jsonschema
+import pytest
+import report_samples as samples
+import yaml
+from published_schemas import schema
+
+from safeedit.reports import data, sarif, words
+from safeedit.reports.cyclonedx import bom
+from safeedit.reports.html import write_html
+from safeedit.reports.markdown import LARGEST, write_markdown
+from safeedit.reports.model import Report
+from safeedit.reports.publish import FORMATS, render
+
+GOLDEN = Path(__file__).parent / "golden"
+UPDATE = os.environ.get("SAFEEDIT_UPDATE_GOLDEN") == "1"
+REPORTS = {
+    "passed": samples.sample,
+    "failed": samples.failed,
+    "broken": samples.broken,
+    "rolled_back": lambda: samples.sample(status="rolled_back", evidence=False),
+    "hostile": samples.hostile,
+}
+EVERY = pytest.mark.parametrize("make", REPORTS.values(), ids=REPORTS)
+
+
+@pytest.fixture(autouse=True)
+def _one_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFEEDIT_FINGERPRINT_KEY", "the key of these tests")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", ["passed", "failed"])
+def test_a_report_is_what_it_was(name: str, format: Any) -> None:
+    """After a change that is meant: SAFEEDIT_UPDATE_GOLDEN=1, and read the difference."""
+    text = render(REPORTS[name](), format)
+    path = GOLDEN / f"{name}.{format}"
+    if UPDATE:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@EVERY
+def test_junit_is_valid(make: Any) -> None:
+    from lxml import etree
+
+    xsd = etree.XMLSchema(etree.parse(schema("junit-10.xsd")))
+    xsd.assertValid(etree.fromstring(render(make(), "junit").encode()))
+
+
+def test_an_invalid_junit_would_be_noticed() -> None:
+    from lxml import etree
+
+    xsd = etree.XMLSchema(etree.parse(schema("junit-10.xsd")))
+    assert not xsd.validate(etree.fromstring(b"<testsuites><testcase/></testsuites>"))
+
+
+@EVERY
+def test_sarif_is_valid(make: Any) -> None:
+    checker = jsonschema.Draft7Validator(json.loads(schema("sarif-schema.json").read_text()))
+    found = json.loads(render(make(), "sarif"))
+    assert [error.message for error in checker.iter_errors(found)] == []
+    found["runs"][0]["results"].append({"level": "fatal"})
+    assert list(checker.iter_errors(found))
+
+
+@EVERY
+def test_cyclonedx_is_valid(make: Any) -> None:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    checker = JsonStrictValidator(SchemaVersion.V1_6)
+    found = render(make(), "cyclonedx")
+    assert checker.validate_str(found) is None, str(checker.validate_str(found))[:500]
+    assert checker.validate_str(found.replace('"machine-learning-model"', '"mind"')) is not None
+
+
+@EVERY
+def test_json_is_valid_by_its_own_schema(make: Any) -> None:
+    shipped = json.loads((Path(data.__file__).parent / data.SCHEMA_FILE).read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(shipped)
+    jsonschema.validate(json.loads(render(make(), "json")), shipped, jsonschema.Draft202012Validator)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**json.loads(render(make(), "json")), "name": "x"}, shipped)
+
+
+def test_the_schema_that_ships_is_that_of_the_code() -> None:
+    """Written by: python -c 'from safeedit.reports.data import *; print(schema_text(), end="")'."""
+    shipped = (Path(data.__file__).parent / data.SCHEMA_FILE).read_text(encoding="utf-8")
+    assert shipped == data.schema_text()
+
+
+@EVERY
+def test_the_model_card_is_one_that_the_hub_reads(make: Any) -> None:
+    from huggingface_hub import ModelCard
+
+    card = ModelCard(render(make(), "model-card"))
+    results = card.data.eval_results or []
+    report = make()
+    assert len(results) == 1 + sum(p.after is not None for p in report.judged)
+    assert results[0].metric_value == report.verdict
+    assert card.data.tags == ["knowledge-editing", "safeedit", "unlearning"]
+
+
+def test_a_model_card_does_not_name_the_request() -> None:
+    assert "dsar" not in render(samples.sample(), "model-card")
+
+
+class _Tags(HTMLParser):
+    """The tags of a document, and whether each is closed."""
+
+    VOID = frozenset({"meta", "br", "circle", "path", "line"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.open: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        assert not [name for name, _ in attrs if name.startswith("on") or name in ("src", "srcset")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+
+
+@EVERY
+def test_html_is_whole_and_needs_nothing_else(make: Any) -> None:
+    text = write_html(make())
+    found = _Tags()
+    found.feed(text)
+    assert found.open == []
+    assert len(found.ids) == len(set(found.ids))
+    assert not {"script", "link", "img", "iframe", "object", "form"} & set(found.seen)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert set(re.findall(r"https?://[^\"'<\s]+", text)) == set()
+    targets = re.findall(r'href="#([^"]+)"', text)
+    assert set(targets) <= set(found.ids)
+
+
+def test_nothing_of_a_hostile_report_is_markup() -> None:
+    report = samples.hostile()
+    assert "<script" not in write_html(report)
+    text = write_markdown(report)
+    assert "<script" not in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert not [row for row in rows if "](" in row.replace("\\]", "")]
+    ET.fromstring(render(report, "junit").replace("\u202e", ""))
+    head = render(report, "model-card").split("---\n")[1]
+    assert yaml.safe_load(head)["library_name"] == "transformers"
+
+
+def test_markdown_fits_a_step_summary() -> None:
+    many = tuple(samples.probe("forgetting.direct") for _ in range(9000))
+    bad = samples.probe("attack.sampling", "FAIL")
+    text = write_markdown(samples.sample(probes=(*many, bad)))
+    assert len(text.encode()) <= LARGEST
+    assert "9000 more are in the JSON report" in text
+    assert "attack.sampling" in text
+
+
+def cases(report: Report) -> dict[str, str]:
+    root = ET.fromstring(render(report, "junit"))
+    found = {}
+    for case in root.iter("testcase"):
+        kinds = [child.tag for child in case if child.tag != "system-out"]
+        found[case.attrib["name"]] = kinds[0] if kinds else "passed"
+    return found
+
+
+def test_junit_fails_what_did_not_pass() -> None:
+    passed, wrong = cases(samples.sample()), cases(samples.failed())
+    assert passed["verdict"] == "passed"
+    assert passed["sign_off"] == "skipped"
+    for status in ("rejected", "expired", "void", "unknown"):
+        signed = samples.SignOffPart(status=status, needed=2)
+        assert cases(samples.sample(sign_off=signed))["sign_off"] == "failure"
+    approved = samples.SignOffPart(status="approved", needed=2)
+    assert cases(samples.sample(sign_off=approved))["sign_off"] == "passed"
+    assert passed["forgetting.lens"] == "skipped"
+    assert passed["attack.language"] == passed["forgetting.alias"] == "skipped"
+    assert wrong["verdict"] == wrong["forgetting.direct"] == wrong["attack.sampling"] == "failure"
+    assert wrong["attack.delta"] == "error"
+    assert cases(samples.broken())["verdict"] == "error"
+
+
+def results(report: Report, **given: Any) -> dict[str, Any]:
+    (run,) = sarif.sarif(report, samples.KEY, **given)["runs"]
+    return {one["ruleId"]: one for one in run["results"]}
+
+
+def line(result: dict[str, Any]) -> int | None:
+    (place,) = result["locations"]
+    return place["physicalLocation"].get("region", {}).get("startLine")
+
+
+def test_sarif_points_at_the_policy() -> None:
+    found = results(samples.failed(), uri="policies/case.yaml")
+    assert {rule: one["level"] for rule, one in found.items()} == {
+        "forgetting.direct": "error",
+        "attack.sampling": "warning",
+        "attack.delta": "error",
+    }
+    assert line(found["forgetting.direct"]) == 7
+    (place,) = found["forgetting.direct"]["locations"]
+    assert place["physicalLocation"]["artifactLocation"]["uri"] == "policies/case.yaml"
+    assert line(results(samples.sample())["run.sign_off"]) == 13
+    assert line(results(samples.failed(), lines={})["forgetting.direct"]) is None
+    assert list(results(samples.broken())) == ["run.verdict"]
+
+
+def test_fingerprints_are_the_same_from_run_to_run_and_need_the_key() -> None:
+    first = results(samples.failed())["forgetting.direct"]["partialFingerprints"]
+    again = results(samples.failed().model_copy(update={"uuid": "x"}))["forgetting.direct"]
+    assert again["partialFingerprints"] == first
+    (run,) = sarif.sarif(samples.failed(), b"another" * 5)["runs"]
+    assert run["results"][0]["partialFingerprints"] != first
+
+
+def test_a_failed_run_claims_nothing() -> None:
+    assert words.claims(samples.failed()) == ()
+    assert "Nothing is claimed." in write_html(samples.failed())
+
+
+def test_a_bound_is_claimed_only_where_there_are_enough_facts() -> None:
+    many = words.claims(samples.sample())[0]
+    assert "at most 1.51" in many.bound
+    few = words.claims(samples.sample(probes=(samples.probe("forgetting.direct", n=7, upper95=0.348),)))[0]
+    assert "none of the 7 facts" in few.says
+    assert "bears no claim about others" in few.bound
+    assert "34.8" in few.bound
+
+
+def test_only_approvals_that_count_affirm() -> None:
+    told = bom(samples.sample())["declarations"]
+    assert len(told["affirmation"]["signatories"]) == 1
+    assert "affirmation" not in bom(samples.failed())["declarations"]
+    by_claim = {one["requirement"]: one for one in told["attestations"][0]["map"]}
+    assert by_claim["attack.language"]["counterClaims"] == ["claim:attack.language"]
+    assert by_claim["forgetting.direct"]["conformance"]["score"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("operations", "said", "unsaid"),
+    [
+        (("erase",), "the facts to be erased are no longer said", "new facts"),
+        (("insert",), "the new facts are stated", "no longer said"),
+        (("modify",), "the old objects of changed facts are no longer said", "to be erased"),
+    ],
+)
+def test_a_grade_speaks_of_what_was_asked_for(operations: tuple[str, ...], said: str, unsaid: str) -> None:
+    report = samples.sample()
+    report = report.model_copy(
+        update={"request": report.request.model_copy(update={"operations": operations})}
+    )
+    assert said in words.graded(report)
+    assert unsaid not in words.graded(report)
+    assert words.graded(report.model_copy(update={"grade": None})) == words.NO_GRADE
+
+
+def test_what_was_changed_is_claimed_both_ways() -> None:
+    report = samples.sample(
+        probes=(
+            samples.probe("success.old_answer"),
+            samples.probe("success.direct", metric="success_rate", after=0.99, leaks=None, lower95=0.97),
+        )
+    )
+    report = report.model_copy(
+        update={"request": report.request.model_copy(update={"operations": ("modify",)})}
+    )
+    old, new = words.claims(report)
+    assert "none of the 313 facts to be changed" in old.says
+    assert "99\N{NO-BREAK SPACE}% of 313 new facts" in new.says
+    assert "97\N{NO-BREAK SPACE}% or more" in new.bound
