@@ -1,11 +1,12 @@
 """When a hit is only what anybody would have been told: subjects held against invented ones.
 
-An object of a short list is said of strangers too, so that a model which never heard of a subject hits it
-now and then. Such a hit is excused where strangers, asked the same, are answered with the object in as many
+An object of a short list is said of strangers too, so that a model which never heard of a subject hits it now
+and then. Such a hit is excused where strangers, asked the same, are answered with the object in as many
 phrasings, and in those very phrasings. There are two kinds of them, names made of nothing that exists and
-names made of others' names, and one kind is enough: nobody knows which a forgotten subject is more like. A
-hit is not excused where anything speaks against chance: the model says something of the subject that cannot
-be guessed, nothing that was said of it has gone, its hits together are improbable, or strangers are told so
+names made of others' names, and one kind is enough: nobody knows which a forgotten subject is more like. How
+often one answer is given so often is told better by all answers that could have been the right one. A hit is
+not excused where anything speaks against chance: the model says something of the subject that cannot be
+guessed, nothing that was said of it has gone, its hits together are improbable, or strangers are told so
 only since the edit. What cannot be compared is not excused.
 """
 
@@ -24,8 +25,10 @@ from safeedit.probes.asking import Answers, Unit, fill, invented
 from safeedit.probes.base import Context
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, find_leak
+from safeedit.probes.rivals import Rival, rivals_of
 from safeedit.probes.strangers import recombined
 from safeedit.triples.catalogue import SUBJECT
+from safeedit.triples.derived import adapted
 from safeedit.triples.facts import Fact
 from safeedit.triples.placebos import PlaceboKind, placebo_kind
 
@@ -62,6 +65,8 @@ class Comparison:
     kinds: tuple[tuple[str, ...], ...]
     """Invented subjects, by how their names are made; those of a kind are at least `FEWEST`."""
     answer: Answer
+    rivals: tuple[Rival, ...] = ()
+    """Other objects that could be guessed."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,6 +98,20 @@ class Comparison:
         rows = np.array([[self.hit(prompt, answers) for prompt in prompts] for prompts in self.strangers])
         return np.split(rows, np.cumsum([len(names) for names in self.kinds])[:-1])
 
+    def guesses(self, answers: Answers) -> list[NDArray[np.bool_]]:
+        """(invented subjects, other objects, prompts) for each kind: said word for word."""
+        found = []
+        rows = dict(zip(self.names, self.strangers, strict=True))
+        for names in self.kinds:
+            hits = np.zeros((len(names), len(self.rivals), len(self.asked)), dtype=bool)
+            for one, name in enumerate(names):
+                wanted = [f" {' '.join(key(adapted(thing, owner, name)))} " for thing, owner in self.rivals]
+                for place, prompt in enumerate(rows[name]):
+                    said = f" {' '.join(key(answers[prompt].text))} "
+                    hits[one, :, place] = [text in said for text in wanted]
+            found.append(hits)
+        return found
+
     def seen(self, answers: Answers) -> bool:
         """Whether all of it was asked."""
         return all(prompt in answers for prompts in self.strangers for prompt in prompts)
@@ -102,6 +121,7 @@ class Comparison:
         return {
             "asked": [[template, list(shape)] for template, shape in self.asked],
             "names": [list(names) for names in self.kinds],
+            "rivals": [list(rival) for rival in self.rivals],
         }
 
 
@@ -139,6 +159,7 @@ def comparisons(
     if count < FEWEST:
         return {}
     holders = _holders(context)
+    rivals = rivals_of(context, [unit.index for unit in units])
     pools: dict[tuple[PlaceboKind, str], tuple[tuple[str, ...], ...]] = {}
     found: dict[int, Comparison] = {}
     watched: set[str] = set()
@@ -167,6 +188,7 @@ def comparisons(
             tuple(fill(template, name) for template, name in pairs),
             tuple(names[:each] for names in enough),
             unit.answer,
+            _distinct(rivals.get(unit.index, ()), fact.object),
         )
         if not enough or each < FEWEST:
             continue
@@ -174,6 +196,16 @@ def comparisons(
         if 4 * len(more) <= budget:
             found[unit.index], watched = one, more
     return found
+
+
+def _distinct(rivals: Sequence[Rival], own: str) -> tuple[Rival, ...]:
+    """The objects that are said in no other one."""
+    worded = [f" {' '.join(key(thing))} " for thing in (own, *(thing for thing, _ in rivals))]
+    return tuple(
+        rival
+        for rival, words in zip(rivals, worded[1:], strict=True)
+        if words.strip() and sum(words in other for other in worded) == 1
+    )
 
 
 def _usable(names: Iterable[str], answer: Answer, count: int) -> tuple[str, ...]:
@@ -320,7 +352,9 @@ class _Chance:
         own = np.array([find_leak(unit.answer, p, after[p].text) is not None for p in compared.prompts])
         self.hits = int(own.sum())
         found: list[tuple[float, int, NDArray[np.int64]]] = []
-        for others in compared.hits(after):  # (invented subjects, prompts)
+        told = compared.hits(after)  # (invented subjects, prompts) of each kind
+        guessed = [hits.reshape(-1, len(own)) for hits in compared.guesses(after)]
+        for others in (*told, *(np.concatenate(pair) for pair in zip(told, guessed, strict=True))):
             counts = others.sum(1)
             # In the very phrasings that hit the subject, strangers must be hit too.
             count = min(int((counts >= self.hits).sum()), int(others[:, own].any(1).sum()))
