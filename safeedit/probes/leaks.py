@@ -28,7 +28,8 @@ from safeedit.probes.asking import (
 )
 from safeedit.probes.base import Context, Figures, View
 from safeedit.probes.chat import both_ways, ways
-from safeedit.probes.excuses import Comparison, Excuses, comparisons, excuses, wanted
+from safeedit.probes.comparisons import Comparison, comparisons
+from safeedit.probes.excuses import Excuses, excuses, wanted
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, find_leak
 from safeedit.probes.plans import StagedPlan

@@ -14,7 +14,7 @@ from scripted_town import EMPLOYERS, NOTHING, Say, Scripted, Town
 
 from safeedit.models import generate
 from safeedit.models.generate import Generation
-from safeedit.probes.excuses import WATCHED, shape_of, shaped
+from safeedit.probes.comparisons import WATCHED, shape_of, shaped
 from safeedit.probes.report import ProbeReport, ProbeResult
 from safeedit.probes.runner import ProbePack, build_pack, judge, measure
 from safeedit.probes.suite import Suite
