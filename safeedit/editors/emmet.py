@@ -35,9 +35,6 @@ class Params(rome.Params):
     """Largest change of the hidden state at a name's last token, relative to its norm."""
     stop: float = Field(default=0.08, ge=0)
     """Mean loss, in nats, at which an insertion or modification is finished."""
-    whole: bool = False
-    """Whether an object is taken out at all of its tokens that tell something, or at the first of them alone:
-    every value that holds exactly costs others a little of theirs."""
     slack: float = Field(default=0.1, ge=0)
     """How much values may give, for less change elsewhere: 0 for not at all, 1 for as much as in MEMIT."""
 
