@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 LEAST_SHARE = 0.01
 """Of invented subjects, more than this share must do as badly as the subject, and never fewer than two."""
 LEAST_COUNT = 2
+ONE_IN = 10
+"""As many phrasings as the subject's are so many, give or take one in this number."""
 IMPROBABLE = 0.005
 """Hits of one subject that are together less probable than this are not chance."""
 RISE = 1 / 3
@@ -156,8 +158,9 @@ class _Chance:
         guessed = [hits.reshape(-1, len(own)) for hits in compared.guesses(after)]
         for others in (*told, *(np.concatenate(pair) for pair in zip(told, guessed, strict=True))):
             counts = others.sum(1)
-            # In the very phrasings that hit the subject, strangers must be hit too.
-            count = min(int((counts >= self.hits).sum()), int(others[:, own].any(1).sum()))
+            # One phrasing in ten tells nothing, but strangers must be hit in the very ones that hit the subject.
+            as_many = counts >= self.hits - self.hits // ONE_IN
+            count = min(int(as_many.sum()), int(others[:, own].any(1).sum()))
             found.append((count / len(others), count, counts))
         share, count, self.counts = max(found, key=lambda one: one[0])
         self.floor = 1 / len(self.counts)
