@@ -158,7 +158,7 @@ class _Chance:
         guessed = [hits.reshape(-1, len(own)) for hits in compared.guesses(after)]
         for others in (*told, *(np.concatenate(pair) for pair in zip(told, guessed, strict=True))):
             counts = others.sum(1)
-            # One phrasing in ten tells nothing, but strangers must be hit in the very ones that hit the subject.
+            # One phrasing in ten tells nothing, but some must be the very ones that hit the subject.
             as_many = counts >= self.hits - self.hits // ONE_IN
             count = min(int(as_many.sum()), int(others[:, own].any(1).sum()))
             found.append((count / len(others), count, counts))
