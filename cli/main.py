@@ -13,7 +13,28 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import calibrate, edit, export, lists, locate, plan, probe, rollback, runs, verify, world
+from . import (
+    calibrate,
+    check,
+    edit,
+    export,
+    keys,
+    ledger,
+    lint,
+    lists,
+    locate,
+    model,
+    plan,
+    probe,
+    requests,
+    rollback,
+    runs,
+    shred,
+    sign_off,
+    verify,
+    world,
+)
+from . import report as report_verb
 from .failures import INTERRUPTED, report
 from .output import survive_any_encoding, write
 
@@ -84,15 +105,25 @@ for name, kinds, help_text in (
 ):
     app.command(name, help=help_text, rich_help_panel=_CHANGE)(edit.command(kinds))
 app.command("plan", rich_help_panel=_CHANGE)(plan.plan)
+app.command("lint", rich_help_panel=_CHANGE)(lint.lint)
 app.command("probe", rich_help_panel=_CHECK)(probe.probe)
 app.command("verify", rich_help_panel=_CHECK)(verify.verify)
+app.command("sign-off", rich_help_panel=_CHECK)(sign_off.sign_off)
+app.command("shred", rich_help_panel=_CHECK)(shred.shred)
 app.command("rollback", rich_help_panel=_CHECK)(rollback.rollback)
 app.command("export", rich_help_panel=_CHECK)(export.export)
+app.command("report", rich_help_panel=_CHECK)(report_verb.report)
+app.command("requests", rich_help_panel=_CHECK)(requests.requests)
+app.add_typer(requests.app, name="request", rich_help_panel=_CHECK)
+app.command("check", rich_help_panel=_CHECK)(check.check)
 app.command("runs", rich_help_panel=_LOOK)(runs.runs)
 app.command("locate", rich_help_panel=_LOOK)(locate.locate)
 app.command("calibrate", rich_help_panel=_LOOK)(calibrate.calibrate)
 app.command("editors", rich_help_panel=_LOOK)(lists.editors)
 app.command("probes", rich_help_panel=_LOOK)(lists.probes)
+app.add_typer(keys.app, name="keys", rich_help_panel=_CHECK)
+app.add_typer(model.app, name="model", rich_help_panel=_CHECK)
+app.add_typer(ledger.app, name="ledger", rich_help_panel=_CHECK)
 app.add_typer(world.app, name="world", rich_help_panel=_LOOK)
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from safeedit.runs.outcome import Run
     from safeedit.runs.plan import Plan, PlannedFact
     from safeedit.runs.record import RunRecord
-    from safeedit.runs.verify import VerifyReport
 
 SHOWN = 25
 """A table of facts shows so many; --json has them all."""
@@ -46,11 +45,11 @@ _FIGURES = {
     "upper95": "bound",
     "lower95": "bound",
     "excess95": "excess",
+    "worst95": "worst bound",
     "after": "after",
     "leaks": "leaks",
     "losses": "losses",
 }
-_UNFINISHED = {"running", "interrupted", "sealing-interrupted"}
 _OPS = {"<=": ("≤", "<="), ">=": ("≥", ">=")}
 
 
@@ -131,24 +130,6 @@ def show_plan(screen: Screen, plan: Plan, command: str, *, show_sensitive: bool)
         f"{plan.prompts} prompts before and after; about {_duration(plan.seconds)}.",
     )
     screen.line(Words("next   ", "dim"), command)
-
-
-def show_findings(screen: Screen, path: Path, report: VerifyReport) -> None:
-    """Whether a run is as it was left, and each thing that is not."""
-    for note in report.notes:
-        screen.line(Words(note, "doubtful"))
-    if report.ok:
-        screen.line(
-            _mark(screen, "PASS", "intact"),
-            f"{path}: {report.status}; {report.entries} log entries, {report.files} files; all as recorded",
-        )
-        return
-    for finding in report.findings:
-        screen.line(Words(finding.file, "bold"), finding.message, Words(finding.code, "dim"))
-    count = len(report.findings)
-    unfinished = all(found.code in _UNFINISHED for found in report.findings)
-    mark = ("INCONCLUSIVE", "not finished") if unfinished else ("FAIL", "not as it was left")
-    screen.line(_mark(screen, *mark), f"{path}: {count} finding{'s' * (count > 1)}")
 
 
 def show_rollback(screen: Screen, done: Sequence[tuple[Path, RunRecord]]) -> None:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from safeedit import editors as editors
     from safeedit import errors as errors
     from safeedit.errors import SafeEditError as SafeEditError
+    from safeedit.evidence.shred import shred as shred
     from safeedit.patch import Patch as Patch
     from safeedit.policy import Policy as Policy
+    from safeedit.reports.publish import publish as report
     from safeedit.runs.execute import apply as apply
     from safeedit.runs.export import export as export
     from safeedit.runs.listing import list_runs as list_runs
@@ -41,8 +43,10 @@ _EXPORTS = {
     "list_runs": "safeedit.runs.listing:list_runs",
     "load": "safeedit.runs.loading:load",
     "plan": "safeedit.runs.plan:plan",
+    "report": "safeedit.reports.publish:publish",
     "probe": "safeedit.runs.reprobe:probe",
     "rollback": "safeedit.runs.rollback:rollback",
+    "shred": "safeedit.evidence.shred:shred",
     "take_out": "safeedit.runs.takeout:take_out",
     "verify": "safeedit.runs.verify:verify_run",
 }
@@ -60,7 +64,9 @@ __all__ = [
     "load",
     "plan",
     "probe",
+    "report",
     "rollback",
+    "shred",
     "take_out",
     "verify",
 ]

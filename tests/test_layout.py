@@ -160,7 +160,7 @@ def test_the_constraints_pin_every_dependency_and_name_no_place() -> None:
     pinned = {re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in lines}
     asked = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]
     for requirement in asked:
-        name = re.split(r"[<>=]", requirement)[0]
+        name = re.split(r"[<>=\[]", requirement)[0]
         assert re.sub(r"[-_.]+", "-", name).lower() in pinned, name
 
 

@@ -18,7 +18,7 @@ from safeedit.runs.guard import plainly
 from safeedit.runs.loading import base_model, edit_of, edited_model, finished_run
 from safeedit.runs.options import ModelSource
 from safeedit.runs.outcome import Run
-from safeedit.runs.verify import verify_run
+from safeedit.runs.verify import verify_alone
 from safeedit.tensors.atomic import TEMP_PREFIX, flush_folder
 from safeedit.tensors.digest import model_digest, named_digests, root_digest
 
@@ -113,8 +113,9 @@ def _check_request(format: str, target: Path, rank: int | None) -> None:
 
 def _exportable(run: str | os.PathLike[str] | Run) -> tuple[RunFolder, Patch]:
     folder = finished_run(run)
+    folder.recover()
     path, record = folder.path, folder.record
-    report = verify_run(path)
+    report = verify_alone(path)
     if not report.ok:
         more = f" (and {len(report.findings) - 1} more)" if len(report.findings) > 1 else ""
         raise IntegrityError(f"{path}: the run does not verify; {report.findings[0]}{more}")

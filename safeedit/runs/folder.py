@@ -19,6 +19,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ValidationError
 
 from safeedit.errors import IntegrityError, SafeEditError, UsageError
+from safeedit.evidence.ledger import Ledger, workspace_of
+from safeedit.evidence.ledger import record as point_at
 from safeedit.runs.audit import AuditLog, Clock, Event, iso_time, utc_now
 from safeedit.runs.chain import GENESIS, Entry
 from safeedit.runs.keys import RunKey
@@ -33,9 +35,12 @@ from safeedit.runs.vault import Vault
 from safeedit.runs.verify import inspect_run
 from safeedit.tensors.atomic import TEMP_PREFIX, atomic_write, flush_folder
 
-ARTEFACTS = frozenset({"probes.json", "patch", "report.html", "attestation.json", "vault", "model"})
+ARTEFACTS = frozenset(
+    {"probes.json", "patch", "report.html", "attestation.json", "vault", "model", "matcher.json"}
+)
 """What a run may hold besides its record and its log; a restart removes just these."""
 
+_UNFINISHED = frozenset({"interrupted", "log-half-line"})
 _MERGED = frozenset({"digests", "seconds", "versions"})
 
 
@@ -63,7 +68,7 @@ class RunFolder:
 
         Args:
             path: a folder that does not exist, is empty, or holds a run of the same policy that did
-                not come to its end; of that one only the log stays, and values that it found (`resume`).
+                not come to its end; of that one only the log stays, and what its edit had found (`resume`).
             run_id: the policy's id.
             restart: whether such an unfinished run may be replaced.
             clock: gives the time for log and record.
@@ -84,12 +89,13 @@ class RunFolder:
         try:
             earlier = _earlier(folder, run_id, restart)
             found = left_by(folder, earlier.uuid) if earlier is not None else {}
-            _clear(folder, earlier)
+            _clear(folder, earlier, clock)
             run._begin(earlier)
             for name, value in found.items():
-                run.vault.put(name, value)
+                run.vault.put_bytes(name, value)
         except BaseException:
-            if new:
+            # Once its log has an entry the ledger may tell of the run, which must then not be missing.
+            if new and not ((folder / LOG).is_file() and (folder / LOG).stat().st_size):
                 shutil.rmtree(folder)
             lock.release()
             raise
@@ -146,7 +152,9 @@ class RunFolder:
         if self._record.status in SEALED:
             raise UsageError("the run is sealed; its log grows only together with its record (update)")
         with self._held():
-            return self.log.append(event, **data)
+            entry = self.log.append(event, **data)
+            point_at(self.path, clock=self._clock)
+        return entry
 
     def update(
         self,
@@ -174,7 +182,7 @@ class RunFolder:
             IntegrityError: the run was sealed and does not verify; it is left alone.
         """
         with self._held():
-            recover(self.path)
+            recover(self.path, self._clock)
             self._record = current_record(self.path) or self._record
             sealed = self._record.status in SEALED
             if sealed:
@@ -221,17 +229,15 @@ class RunFolder:
             finished=iso_time(self._clock()),
         )
 
-    def shred_vault(self) -> RunRecord:
-        """Destroy the key of the vault and log it; the rest of the run stays valid."""
-        had_key = self.vault.shred()
-        return self.update("vault.shredded", {"key_was_here": had_key})
-
     def recover(self) -> bool:
         """Complete, or take back, a change that was killed in the middle; whether there was one."""
         with self._held():
-            found = recover(self.path)
+            found = recover(self.path, self._clock)
             self._record = current_record(self.path) or self._record
-        return found
+            torn = self._record.status in SEALED and self.log.half_line
+        if torn:
+            self.update("run.recovered")
+        return found or torn
 
     def close(self) -> None:
         """Let other processes have the run."""
@@ -265,8 +271,12 @@ class RunFolder:
             AuditLog.create(self.path / LOG)
         Vault.create(self.path, self._record.uuid)
         data: dict[str, object] = {"id": self._record.id, "uuid": self._record.uuid}
+        ledger = Ledger.of(workspace_of(self.path), self._clock)
+        data["ledger"] = ledger.begin() if ledger.possible else None
+        data["key"] = RunKey.load(self._record.uuid).commitment
         if earlier is not None:
             data |= {"previous": earlier.uuid, "previous_status": earlier.status}
+            data["previous_key_is_here"] = RunKey.exists(earlier.uuid)
         try:
             self._seal("run.restarted" if entries else "run.started", data, self._record, {})
         except BaseException:
@@ -285,15 +295,15 @@ class RunFolder:
                 atomic_write(next_path(self.path / name), new)
             self.log.append(event, **{**data, SEAL_KEY: record_of(content).sha256})
         finally:
-            recover(self.path)
+            recover(self.path, self._clock)
         self._record = record
 
     def _refuse_unsound(self) -> None:
-        findings = [found for found in inspect_run(self.path).findings if found.code != "interrupted"]
-        if findings:
+        found = [one for one in inspect_run(self.path).findings if one.code not in _UNFINISHED]
+        if found:
             raise IntegrityError(
-                f"{self.path}: the run does not verify, so nothing is added to it; {findings[0]}"
-                + (f" (and {len(findings) - 1} more: safeedit verify)" if len(findings) > 1 else "")
+                f"{self.path}: the run does not verify, so nothing is added to it; {found[0]}"
+                + (f" (and {len(found) - 1} more: safeedit verify)" if len(found) > 1 else "")
             )
 
     @contextmanager
@@ -357,7 +367,7 @@ def _earlier(folder: Path, run_id: str, restart: bool) -> RunRecord | None:
     return record
 
 
-def _clear(folder: Path, earlier: RunRecord | None) -> None:
+def _clear(folder: Path, earlier: RunRecord | None, clock: Clock) -> None:
     """Remove all that an unfinished run left, its key included, but not its log."""
     waiting = next_path(folder / RECORD)
     if earlier is not None:
@@ -374,10 +384,8 @@ def _clear(folder: Path, earlier: RunRecord | None) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    if (folder / LOG).exists():
-        AuditLog.open(folder / LOG).repair()
     # Last, because a waiting record is what tells the next attempt whose folder this is.
-    recover(folder)
+    recover(folder, clock)
     flush_folder(folder)
 
 

@@ -104,17 +104,27 @@ class RunKey:
         a solid-state disk still holds.
         """
         path = key_path(uuid)
+        # Under this name it is no key any more, so that a kill leaves a whole one or none to be read.
+        doomed = path.with_suffix(".gone")
+        if path.exists():
+            os.replace(path, doomed)
+            flush_folder(path.parent)
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+            handle = os.open(doomed, os.O_WRONLY | os.O_NOFOLLOW)
         except FileNotFoundError:
             return False
         with os.fdopen(handle, "wb") as stream:
             stream.write(secrets.token_bytes(max(KEY_BYTES, os.fstat(handle).st_size)))
             stream.flush()
             os.fsync(stream.fileno())
-        path.unlink()
+        doomed.unlink()
         flush_folder(path.parent)
         return True
+
+    @property
+    def commitment(self) -> str:
+        """64 hex digits that stand for this key in the log and tell nothing of it, not even its digests."""
+        return self.derive("commitment").hex()
 
     def derive(self, purpose: str) -> bytes:
         """A key of its own for `purpose` (HKDF-SHA-256, RFC 5869)."""

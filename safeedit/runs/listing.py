@@ -49,11 +49,12 @@ def list_runs(folder: str | os.PathLike[str] = "runs") -> tuple[RunSummary, ...]
     top = Path(folder)
     if not top.is_dir():
         raise UsageError(f"there is no folder {top}; give the folder that runs were written to")
-    places = [top] if _is_run(top) else sorted(path for path in top.iterdir() if _is_run(path))
+    places = [top] if is_run(top) else sorted(path for path in top.iterdir() if is_run(path))
     return tuple(sorted(map(_summary, places), key=lambda run: (run.started or "", str(run.path))))
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
+    """Whether there is a run in the folder `path`, or what is left of one."""
     return any((path / name).is_file() for name in (RECORD, LOG, next_path(Path(RECORD)).name))
 
 

@@ -15,7 +15,7 @@ from safeedit.runs.lineage import standing_on
 from safeedit.runs.loading import base_model, finished_run
 from safeedit.runs.options import ModelSource
 from safeedit.runs.record import FINAL, RunRecord
-from safeedit.runs.verify import verify_run
+from safeedit.runs.verify import verify_alone
 from safeedit.tensors.digest import file_digest
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def rollback_all(
 def _check(folder: RunFolder) -> None:
     if folder.record.status not in FINAL:
         raise UsageError(f"{folder.path}: the run has not come to its end; wait for it, or run it again")
-    report = verify_run(folder.path)
+    folder.recover()
+    report = verify_alone(folder.path)
     if not report.ok:
         more = f" (and {len(report.findings) - 1} more)" if len(report.findings) > 1 else ""
         raise IntegrityError(f"{folder.path}: the run does not verify; {report.findings[0]}{more}")

@@ -16,8 +16,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from safeedit.errors import IntegrityError
-from safeedit.runs.audit import AuditLog
-from safeedit.runs.chain import Entry, parse_entry
+from safeedit.evidence.ledger import record as point_at
+from safeedit.runs.chain import Entry, read_lines
+from safeedit.runs.chainfile import Clock, utc_now
 from safeedit.runs.manifest import LOG, NEXT_PREFIX, next_path
 from safeedit.runs.record import RECORD, RunRecord
 from safeedit.tensors.atomic import flush_folder, sweep
@@ -36,8 +37,7 @@ def read_record(content: bytes) -> RunRecord | None:
 
 def sound_entries(log: bytes) -> list[Entry]:
     """The entries of a log whose own hash is right, in the order of the file."""
-    parsed = (parse_entry(line) for line in log.split(b"\n"))
-    return [entry for entry in parsed if entry and entry.hash == entry.expected_hash()]
+    return [line.entry for line in read_lines(log)[0] if line.entry and line.sound]
 
 
 def last_seal(entries: Sequence[Entry]) -> Entry | None:
@@ -60,7 +60,7 @@ def current_record(folder: Path) -> RunRecord | None:
     return read_record(placed.read_bytes()) if placed.is_file() else None
 
 
-def recover(folder: Path) -> bool:
+def recover(folder: Path, clock: Clock = utc_now) -> bool:
     """Complete a change that the log tells of, take back one that it does not; whether there was any.
 
     Temporary files are removed too. Nobody else may be writing the run.
@@ -72,13 +72,14 @@ def recover(folder: Path) -> bool:
     swept = sweep(folder)
     if not waiting.is_file():
         return swept > 0
-    if (folder / LOG).exists():
-        AuditLog.open(folder / LOG).repair()
     content = waiting.read_bytes()
     complete = is_sealed_by(_last_seal(folder), content)
     record = read_record(content) if complete else None
     if complete and record is None:
         raise IntegrityError(f"{folder}: the record that waits to become {RECORD} cannot be read")
+    if complete:
+        # While the record waits, a kill is told from a ledger whose end was taken away.
+        point_at(folder, clock=clock)
     for path in sorted(folder.rglob(f"{NEXT_PREFIX}*")):
         target = path.with_name(path.name.removeprefix(NEXT_PREFIX))
         if path == waiting:

@@ -161,7 +161,6 @@ def test_appended_entries_are_read_back_and_verify(log: AuditLog) -> None:
     assert second.prev == first.hash
     assert first.time < second.time
     assert again.verify(2, second.hash) == []
-    assert again.half_line == 0
 
 
 def test_free_text_is_refused_and_not_repeated(log: AuditLog, canaries: dict[str, str]) -> None:
@@ -186,23 +185,92 @@ def test_a_log_is_never_begun_over_another(log: AuditLog, tmp_path: Path) -> Non
         AuditLog.open(tmp_path / "none.jsonl")
 
 
-@pytest.mark.parametrize("cut", [1, 10, 100])
-def test_a_half_written_last_line_is_told_and_repaired(log: AuditLog, cut: int) -> None:
+@pytest.mark.parametrize("cut", [2, 10, 100])
+@pytest.mark.parametrize("more", [b"", b'\n{"data":{', b"\n"])
+def test_what_a_kill_left_stays_and_the_next_entry_tells_of_it(log: AuditLog, cut: int, more: bytes) -> None:
     first = log.append("run.started")
     whole = log.path.read_bytes()
     log.append("edit.made")
-    content = log.path.read_bytes()
-    log.path.write_bytes(content[:-cut])
+    half = log.path.read_bytes()[:-cut] + more
+    log.path.write_bytes(half)
     again = AuditLog.open(log.path)
-    assert again.half_line == len(content) - len(whole) - cut
-    assert [finding.code for finding in again.verify()] == ["log-half-line"]
-    with pytest.raises(IntegrityError, match="half-written"):
-        again.append("edit.made")
-    assert again.repair() > 0
-    assert log.path.read_bytes() == whole
-    assert again.append("edit.made").prev == first.hash
-    assert again.verify() == []
-    assert again.repair() == 0
+    assert [finding.code for finding in again.verify()] == [
+        "log-bad-json" if more == b"\n" else "log-half-line"
+    ]
+    assert again.entries() == (first,)
+    second = again.append("edit.made", tensors=2)
+    left = half[len(whole) :].removesuffix(b"\n")
+    assert second.prev == first.hash
+    assert second.data == {
+        "tensors": 2,
+        "repaired": {"bytes": len(left), "sha256": hashlib.sha256(left).hexdigest()},
+    }
+    third = again.append("probes.measured")
+    assert third.data == {}
+    assert log.path.read_bytes().startswith(half)
+    assert again.verify(3, third.hash) == []
+    assert again.entries() == (first, second, third)
+
+
+def test_a_last_line_without_its_end_is_an_entry_all_the_same(log: AuditLog) -> None:
+    first = log.append("run.started")
+    second = log.append("edit.made")
+    content = log.path.read_bytes()
+    log.path.write_bytes(content[:-1])
+    assert [finding.code for finding in log.verify()] == ["log-half-line"]
+    third = log.append("probes.measured")
+    assert log.path.read_bytes().startswith(content)
+    assert log.entries() == (first, second, third)
+    assert log.verify() == []
+
+
+def test_a_repair_that_tells_of_other_bytes_is_no_excuse(log: AuditLog) -> None:
+    log.append("run.started")
+    with log.path.open("ab") as stream:
+        stream.write(b'{"data":{"half')
+    log.append("edit.made")
+    content = log.path.read_bytes()
+    log.path.write_bytes(content.replace(b'{"data":{"half', b'{"data":{"calf'))
+    assert [finding.code for finding in log.verify()] == ["log-bad-json"]
+
+
+def test_nothing_is_added_to_a_last_entry_that_was_edited(log: AuditLog) -> None:
+    log.append("run.started", facts=3)
+    content = log.path.read_bytes().replace(b'"facts":3', b'"facts":2')
+    log.path.write_bytes(content)
+    with pytest.raises(IntegrityError, match="last entry was edited"):
+        log.append("edit.made")
+    assert log.path.read_bytes() == content
+
+
+def test_what_the_log_says_of_itself_cannot_be_given(log: AuditLog) -> None:
+    with pytest.raises(ValueError, match="repaired"):
+        log.append("edit.made", repaired={"bytes": 1})
+
+
+@pytest.mark.parametrize(
+    ("times", "found"),
+    [
+        (["12:00:00", "12:00:01", "12:00:01"], []),
+        (["12:00:30", "12:00:00", "12:01:00"], []),
+        (["12:00:00", "11:58:00", "12:01:00"], ["clock-back"]),
+        (["12:00:00", "noon", "12:01:00"], ["clock-unreadable"]),
+    ],
+)
+def test_a_clock_that_was_set_back_says_so(times: list[str], found: list[str]) -> None:
+    entries: list[Entry] = []
+    for time in times:
+        last = entries[-1] if entries else None
+        stamp = f"2026-11-02T{time}.000Z" if ":" in time else "1 noon"
+        entries.append(Entry.after(last, stamp, "edit.made", {}))
+    assert codes([entry.line() + b"\n" for entry in entries]) == found
+
+
+def test_a_clock_that_was_set_back_is_named_with_the_entry(log: AuditLog) -> None:
+    early = Entry.after(None, "2026-11-02T12:00:00.000Z", "edit.made", {})
+    late = Entry.after(early, "2026-11-01T12:00:00.000Z", "edit.made", {})
+    (finding,) = verify_chain(early.line() + b"\n" + late.line() + b"\n", "audit.jsonl")
+    assert finding.message == "the clock was set back by 86400 s between entry 0 and entry 1"
 
 
 def test_a_write_that_fails_half_way_leaves_no_trace(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -345,13 +345,13 @@ def at_every_moment(action: Callable[[], object], check: Callable[[bool], None],
 
 def test_a_change_killed_at_any_moment_is_whole_or_not_at_all(tmp_path: Path, make_run: Make) -> None:
     original = make_run(tmp_path / "original")
-    path = tmp_path / "run"
+    path = tmp_path / "workspace" / "run"
     shutil.copytree(original, path)
     outcomes: set[tuple[str, ...]] = set()
 
     def change() -> None:
-        files = {"report.html": b"<p>new", "attestation.json": b"{}"}
-        RunFolder.open(path).update("sign_off.given", {"approver": "0" * 64}, files=files)
+        files = {"report.html": b"<p>new", "patch/more.json": b"{}"}
+        RunFolder.open(path).update("report.written", {"format": "html"}, files=files)
 
     def check(was_killed: bool) -> None:
         found = tuple(codes(path))
@@ -361,17 +361,41 @@ def test_a_change_killed_at_any_moment_is_whole_or_not_at_all(tmp_path: Path, ma
         run = RunFolder.open(path)
         run.recover()
         assert codes(path) == []
-        done = run.log.entries()[-1].event == "sign_off.given"
-        assert (path / "attestation.json").exists() == done
+        done = run.log.entries()[-1].event == "report.written"
+        assert (path / "patch" / "more.json").exists() == done
         assert ((path / "report.html").read_bytes() == b"<p>new") == done
         assert done or was_killed
         change()
         assert codes(path) == []
-        shutil.rmtree(path)
+        # The ledger knows of a run that is put back to an earlier state, so it goes too.
+        shutil.rmtree(path.parent)
         shutil.copytree(original, path)
 
     assert at_every_moment(change, check) > 15
     assert {(), ("file-leftover",), ("sealing-interrupted",)} <= outcomes
+
+
+@pytest.mark.parametrize("action", ["recover", "update"])
+def test_a_line_that_a_kill_left_in_a_finished_run_is_told_by_the_next_entry(
+    action: str, tmp_path: Path, make_run: Make
+) -> None:
+    path = make_run(tmp_path / "run")
+    log = path / "audit.jsonl"
+    with log.open("ab") as stream:
+        stream.write(b'{"data":{"format')
+    left = log.read_bytes()
+    assert codes(path) == ["log-half-line"]
+    run = RunFolder.open(path)
+    if action == "recover":
+        assert run.recover()
+        assert not run.recover()
+    else:
+        run.update("report.written", {"format": "html"})
+    assert log.read_bytes().startswith(left)
+    entry = run.log.entries()[-1]
+    assert entry.event == ("run.recovered" if action == "recover" else "report.written")
+    assert entry.data["repaired"]["bytes"] == 16
+    assert codes(path) == []
 
 
 def finished(path: Path) -> None:

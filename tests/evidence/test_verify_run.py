@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safeedit.errors import IntegrityError, UsageError
+from safeedit.evidence.shred import shred
 from safeedit.runs.folder import RunFolder
 from safeedit.runs.keys import KeyMissingError
 from safeedit.runs.verify import verify_run
@@ -170,7 +171,7 @@ def test_a_changed_missing_or_foreign_record_says_so(copy: Path, tmp_path: Path,
     assert codes(copy) == ["record-missing"]
     other = make_run(tmp_path / "other")
     shutil.copy(other / "run.json", record)
-    assert codes(copy) == ["record-changed"]
+    assert codes(copy) == ["log-foreign", "record-changed"]
     assert verify_run(copy).status == "unreadable"
 
 
@@ -208,7 +209,7 @@ def test_a_shredded_vault_leaves_the_rest_valid(tmp_path: Path, make_run: Make, 
     path = make_run(tmp_path / "run")
     run = RunFolder.open(path)
     blob = (path / "vault" / "request.bin").read_bytes()
-    record = run.shred_vault()
+    record = shred(path).record
     assert run.vault.shredded
     assert not (state / "keys" / f"{record.uuid}.key").exists()
     assert verify_run(path).findings == ()
@@ -218,7 +219,7 @@ def test_a_shredded_vault_leaves_the_rest_valid(tmp_path: Path, make_run: Make, 
     with pytest.raises(KeyMissingError):
         _ = run.redactor
     assert run.log.entries()[-1].event == "vault.shredded"
-    run.shred_vault()
+    shred(path)
     assert run.log.entries()[-1].data["key_was_here"] is False
     (path / "vault" / "request.bin").write_bytes(blob[:-1])
     assert codes(path) == ["file-changed"]
@@ -227,13 +228,13 @@ def test_a_shredded_vault_leaves_the_rest_valid(tmp_path: Path, make_run: Make, 
 def test_later_events_are_sealed_too(copy: Path) -> None:
     run = RunFolder.open(copy)
     run.update("rollback.done", {"tensors": 5}, status="rolled_back")
-    run.update("report.written", files={"report.html": b"<p>new", "attestation.json": b"{}"})
+    run.update("report.written", files={"report.html": b"<p>new", "patch/more.json": b"{}"})
     report = verify_run(copy)
     assert report.findings == ()
     assert report.status == "rolled_back"
     assert report.files == 7
     assert (copy / "report.html").read_bytes() == b"<p>new"
-    (copy / "attestation.json").write_bytes(b"[]")
+    (copy / "patch" / "more.json").write_bytes(b"[]")
     assert codes(copy) == ["file-changed"]
 
 

@@ -123,7 +123,7 @@ def test_whole_matrices_need_a_rank(write_policy: Any, tmp_path: Path, given: An
     with pytest.raises(UsageError, match=r"whole matrices .*--rank N"):
         safeedit.export(run, format="peft", out=tmp_path / "adapter")
     assert events(run.path) == log
-    assert left(tmp_path) == ["run"]
+    assert left(tmp_path) == ["ledger.jsonl", "run"]
     done = safeedit.export(run, format="peft", out=tmp_path / "adapter", rank=16)
     assert done.rank == 16
     assert 0 < done.lost < 1
@@ -135,7 +135,7 @@ def test_a_memory_is_for_safeedit_alone(write_policy: Any, tmp_path: Path) -> No
     for format in ("hf", "peft"):
         with pytest.raises(UsageError, match=r"memory beside the weights.*safeedit\.load"):
             safeedit.export(run, format=format, out=tmp_path / "out")  # type: ignore[arg-type]
-    assert left(tmp_path) == ["run"]
+    assert left(tmp_path) == ["ledger.jsonl", "run"]
 
 
 def test_a_run_on_a_run_goes_out_whole_or_not_at_all(

@@ -107,7 +107,7 @@ def test_no_canary_leaves_the_vault(
         except (SafeEditError, KeyboardInterrupt) as error:
             told = f"{error!r} {error} {error.__context__!r} {error.__cause__!r}"
     assert (out / "vault" / "request.bin").exists()
-    assert outside_the_vault(out) == {}
+    assert outside_the_vault(tmp_path) == {}
     printed = capfd.readouterr()
     output = [told, printed.out, printed.err, caplog.text, *(str(one.message) for one in warned)]
     assert found_in("\n".join(output).encode()) == []
@@ -127,7 +127,7 @@ def test_memit_and_a_second_measurement_leave_no_canary_either(
     safeedit.apply(policy, given.pair, out, params={"statistics_tokens": 4000, "passes": 1})
     safeedit.probe(out)
     safeedit.rollback(out)
-    assert outside_the_vault(out) == {}
+    assert outside_the_vault(tmp_path) == {}
     printed = capfd.readouterr()
     assert found_in((printed.out + printed.err).encode()) == []
 
