@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from scipy.stats import betabinom, t
 
-ALPHA = 0.0025
-"""Chance of a false alarm of one probe over all its facts; a suite has some twenty such probes."""
+ALPHA = 0.005
+"""Chance of a false alarm of one probe over all its facts; half of it would miss mutants (BENCHMARKS.md)."""
 
 Fact = TypeVar("Fact", bound=Hashable)
 

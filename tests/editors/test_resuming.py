@@ -32,6 +32,8 @@ EDITS = {
 }
 _CLOSED: dict[str, Any] = {"passes": 2, "steps": 3, "anchors": 1, "batch_rows": 8}
 _WISE: dict[str, Any] = {"contexts": 2, "text_tokens": 200}
+# Taken when tests are collected, for others register editors of their own.
+SHIPPED = frozenset(EDITORS.names())
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("memit", _CLOSED),
     ("pmet", _CLOSED),
@@ -124,7 +126,7 @@ def left(vault: Vault) -> list[str]:
 
 
 def test_every_editor_is_among_the_cases() -> None:
-    assert {name for name, _ in CASES} == set(EDITORS)
+    assert {name for name, _ in CASES} == SHIPPED
 
 
 @pytest.mark.parametrize(
