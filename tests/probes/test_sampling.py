@@ -209,7 +209,7 @@ def test_on_real_models(village: Any, knowing: Any, twin: Any) -> None:
     after = probe.observe(plan, View(*twin, {}, before))
     known = dict.fromkeys(range(len(context.facts)), True)
     same = probe.figures(plan, before, before, known)
-    assert same.leaks == same.n >= 2
+    assert same.leaks == same.n >= 1
     assert probe.figures(plan, before, after, known).leaks == 0
     assert all((tensor == kept[name]).all() for name, tensor in knowing[0].state_dict().items())
     assert probe.observe(plan, View(*knowing, {})).said == before.said
