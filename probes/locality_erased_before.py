@@ -12,7 +12,7 @@ from safeedit.probes.asking import EMPTY_AFTER, EMPTY_BEFORE, affordable, fill
 from safeedit.probes.base import Context, Figures, Greedy, View
 from safeedit.probes.cases import some_phrasings
 from safeedit.probes.chat import both_ways, ways
-from safeedit.probes.earlier import about, to_stay_gone
+from safeedit.probes.earlier import about, some_of, to_stay_gone
 from safeedit.probes.elicit import (
     WORTH,
     Ask,
@@ -79,10 +79,7 @@ class ErasedBefore(Greedy, AttackProbe):
     def plan(self, context: Context) -> ErasedBeforePlan:
         """Every fact that must stay gone, and invented subjects who are asked the same."""
         every = to_stay_gone(context)
-        facts = every
-        if len(every) > self.options.facts:
-            picked = context.rng(self.id).sample(range(len(every)), self.options.facts)
-            facts = tuple(every[number] for number in sorted(picked))
+        facts = some_of(context, every, self.id, self.options.facts)
         own = about(context, facts)
         trials, untested = self.trials(own)
         asked = [trial.fact for trial in trials if trial.stranger is None]

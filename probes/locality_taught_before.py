@@ -12,7 +12,7 @@ from safeedit.probes.asking import Answers, AskOptions, AskPlan, AskProbe, clust
 from safeedit.probes.base import Context, Figures
 from safeedit.probes.cases import some_phrasings
 from safeedit.probes.chat import both_ways
-from safeedit.probes.earlier import about, to_be_said
+from safeedit.probes.earlier import about, some_of, to_be_said
 from safeedit.probes.fold import key
 from safeedit.probes.neighbours import loss_figures
 from safeedit.probes.success import stating
@@ -68,10 +68,7 @@ class TaughtBefore(AskProbe):
     def plan(self, context: Context) -> TaughtBeforePlan:
         """Every fact that must still be said."""
         every = to_be_said(context)
-        facts = every
-        if len(every) > self.options.facts:
-            picked = context.rng(self.id).sample(range(len(every)), self.options.facts)
-            facts = tuple(every[number] for number in sorted(picked))
+        facts = some_of(context, every, self.id, self.options.facts)
         own = about(context, facts)
         subject = clusters(own)
         units = []

@@ -38,6 +38,13 @@ def to_be_said(context: Context) -> tuple[Fact, ...]:
     return tuple(fact for fact, later in _history(context) if fact.target is not None and not later)
 
 
+def some_of(context: Context, facts: tuple[Fact, ...], label: str, most: int) -> tuple[Fact, ...]:
+    """All of the facts, or a random sample of `most` where they are more, in their order."""
+    if len(facts) <= most:
+        return facts
+    return tuple(facts[i] for i in sorted(context.rng(label).sample(range(len(facts)), most)))
+
+
 def about(context: Context, facts: tuple[Fact, ...]) -> Context:
     """A context in which `facts` of earlier requests are the request, with the relations of then.
 
