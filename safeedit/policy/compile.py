@@ -14,7 +14,7 @@ from safeedit.errors import UsageError
 from safeedit.policy.model import ChangedFact, Detox, Erase, Policy, Prompts, StatedFact
 from safeedit.policy.rules import same, to_template
 from safeedit.triples.catalogue import Catalogue, Relation, render_question
-from safeedit.triples.facts import Fact, Op
+from safeedit.triples.facts import Fact, FactOp
 
 EDIT_CLOZES = 4
 """An editor sees at most so many of a relation's sentences."""
@@ -115,7 +115,7 @@ def subjects_of(policy: Policy) -> tuple[SubjectRequest, ...]:
     )
 
 
-def _fact(stated: StatedFact, op: Op, relation: Relation, where: str) -> Fact:
+def _fact(stated: StatedFact, op: FactOp, relation: Relation, where: str) -> Fact:
     prompts = stated.prompts or Prompts()
     words = _own_wording(stated.subject, prompts, relation)
     if not words.edit:

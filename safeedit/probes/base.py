@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from safeedit.behaviours import Behaviours
 from safeedit.probes.controls import Controls
 from safeedit.triples.catalogue import Catalogue, Relation
 from safeedit.triples.facts import Fact
@@ -84,6 +85,8 @@ class Context:
     earlier: Earlier = Earlier()
     chat: bool = False
     """Whether the tokenizer has a chat template, through which questions are then put as well."""
+    behaviours: Behaviours = Behaviours()
+    """What a detoxification shall take away, and what it shall leave."""
 
     @cached_property
     def objects(self) -> Mapping[str, frozenset[str]]:
@@ -198,6 +201,10 @@ class Probe(ABC, Generic[P, Seen]):
     def said(self, plan: P, seen: Seen) -> frozenset[int]:
         """Those of the covered facts whose old object the model says."""
         return frozenset()
+
+    def misbehaves(self, plan: P, seen: Seen) -> bool:
+        """Whether the model shows any of the behaviours that shall go; the baseline of a detoxification."""
+        return False
 
 
 class Greedy:

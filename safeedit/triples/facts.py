@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Op = Literal["erase", "modify", "insert"]
+FactOp = Literal["erase", "modify", "insert"]
+"""What can be done to a fact."""
+Op = Literal["erase", "modify", "insert", "detox"]
+"""What an editor can be asked for; `detox` is about behaviours (`safeedit.behaviours`)."""
 
 
 class _Private:
@@ -23,7 +26,7 @@ class _Private:
 class Fact(_Private):
     """One triple of a policy, resolved: the words to edit with and the words to probe with."""
 
-    op: Op
+    op: FactOp
     subject: str
     relation: str
     object: str
@@ -69,11 +72,11 @@ class Edit(_Private):
     subject: str
     relation: str
     templates: tuple[str, ...]
-    """Prompts with `{subject}`; the object continues each of them."""
+    """Prompts with `{subject}`; the object continues each of them. Of a behaviour the subject is the whole prompt."""
     target: str | None
-    """What shall be said; None for an erasure."""
+    """What shall be said; None for an erasure. Of a behaviour: a safe answer."""
     old: str | None
-    """What shall no longer be said; None for an insertion."""
+    """What shall no longer be said; None for an insertion. Of a behaviour: the unsafe answer."""
     about: str = "person"
     keep: tuple[str, ...] = field(default=())
     """Templates with `{subject}` whose answers shall stay as they are (other relations of the subject)."""
