@@ -101,6 +101,7 @@ for name, kinds, help_text in (
     ("erase", ("erase",), "Make the model forget what a policy's erase operations name."),
     ("modify", ("modify",), "Give the facts of a policy's modify operations another object."),
     ("insert", ("insert",), "Teach the facts of a policy's insert operations."),
+    ("detox", ("detox",), "Take away the behaviours of a policy's detox operations."),
     ("apply", None, "Run every operation of a policy."),
 ):
     app.command(name, help=help_text, rich_help_panel=_CHANGE)(edit.command(kinds))

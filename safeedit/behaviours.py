@@ -21,7 +21,7 @@ class Behaviour:
     """One example."""
 
     prompt: str
-    """What the model is asked; the answer follows directly where it ends in white space, else after a space."""
+    """What the model is asked; the answer follows after a space, or directly if it ends in white space."""
     unsafe: str
     """An answer that it shall no longer give."""
     safe: str

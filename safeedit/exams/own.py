@@ -61,6 +61,8 @@ class OwnData:
     prompts: str | None = None
     datasets: tuple[str, ...] = ()
     """Each ``NAME:PATH``."""
+    scorers: tuple[str, ...] = ()
+    """By what toxicity is judged, in place of what the suite says: the scorer, and a second one."""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -69,13 +71,15 @@ class OwnData:
             "retained": self.retained,
             "prompts": self.prompts,
             "datasets": list(self.datasets),
+            **({"scorers": list(self.scorers)} if self.scorers else {}),
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any] | None) -> OwnData:
         """From what `to_json` gave; nothing, where a run has none."""
         given = dict(values or {})
-        return cls(**{**given, "datasets": tuple(given.get("datasets", ()))})
+        lists = {name: tuple(given.get(name, ())) for name in ("datasets", "scorers")}
+        return cls(**{**given, **lists})
 
 
 @dataclass(frozen=True, repr=False)
@@ -104,7 +108,15 @@ def own_data(policy: Policy, folder: Path, datasets: Iterable[str] = ()) -> OwnD
     controls, retained, prompts = (
         path and beside(path, folder) for path in (choice.controls, choice.retained, choice.prompts)
     )
-    return OwnData(controls, retained, prompts, tuple(dict.fromkeys(found)))
+    scorers = tuple(_scorer_beside(spec, folder) for spec in choice.scorers or ())
+    return OwnData(controls, retained, prompts, tuple(dict.fromkeys(found)), scorers)
+
+
+def _scorer_beside(spec: str, folder: Path) -> str:
+    """The same scorer, with a whole path where it is a file or a folder beside the policy."""
+    kind, colon, path = spec.partition(":")
+    there = folder / path
+    return f"{kind}:{there.resolve()}" if colon and there.exists() else spec
 
 
 def placed(datasets: Iterable[str], folder: Path = Path()) -> tuple[str, ...]:
@@ -149,6 +161,8 @@ def with_own_data(suite: Suite, own: OwnData) -> Suite:
         paths.setdefault(name, []).append(path)
     for name, given in paths.items():
         suite = _with_dataset(suite, name, given)
+    if own.scorers:
+        suite = _with_scorers(suite, own.scorers)
     for entry_of in suite.entries:
         _read_now(entry_of.probe)
     return replace(suite, own=material)
@@ -169,6 +183,26 @@ def _with_dataset(suite: Suite, name: str, paths: Sequence[str]) -> Suite:
         # Where the data lay is not hashed: what is in it is, with the plan.
         listed.append({"id": probe.id, "required": False, "options": dict(probe.settings()), "gates": []})
     return replace(suite, entries=kept, document={**suite.document, "probes": listed})
+
+
+def _with_scorers(suite: Suite, specs: Sequence[str]) -> Suite:
+    """The suite with these scorers in every probe that takes one.
+
+    Raises:
+        UsageError: there is no such scorer, or it cannot be loaded.
+    """
+    from safeedit.toxicity import scorer
+
+    for spec in specs:
+        scorer(spec)
+    given = dict(zip(("scorer", "second"), (*specs, None), strict=False))
+
+    def judged_by(probe: Any) -> Any:
+        known = {name: value for name, value in given.items() if name in type(probe.options).model_fields}
+        return type(probe)({**probe.options.model_dump(mode="json"), **known}) if known else probe
+
+    entries = tuple(replace(entry, probe=judged_by(entry.probe)) for entry in suite.entries)
+    return replace(suite, entries=entries)
 
 
 def _read_now(probe: object) -> None:

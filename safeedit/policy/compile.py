@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from safeedit.behaviours import Behaviour, Behaviours, joined
 from safeedit.errors import UsageError
 from safeedit.policy.model import ChangedFact, Detox, Erase, Policy, Prompts, StatedFact
 from safeedit.policy.rules import same, to_template
@@ -18,6 +19,10 @@ from safeedit.triples.facts import Fact, FactOp
 
 EDIT_CLOZES = 4
 """An editor sees at most so many of a relation's sentences."""
+HELD_OUT = 4
+"""Every so many-th prompt of a behaviour is kept from the editor where a policy gives no unseen ones ..."""
+FEWEST_TO_DIVIDE = 8
+"""... and there are at least so many."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,6 +108,32 @@ def fact_for(
         probe_templates=words.probe,
         about=entry.about,
     )
+
+
+def behaviours_of(policy: Policy) -> Behaviours:
+    """What a policy says of behaviours, divided into what an editor may see and what only probes may.
+
+    Raises:
+        UsageError: a `behaviours_file` was not read.
+    """
+    return joined(
+        _behaviours(operation, f"operations[{index}]")
+        for index, operation in enumerate(policy.operations)
+        if isinstance(operation, Detox)
+    )
+
+
+def _behaviours(operation: Detox, where: str) -> Behaviours:
+    if operation.behaviours is None:
+        raise UsageError(f"{where}: its behaviours_file was not read; use Policy.load")
+    shown = tuple(Behaviour(one.prompt, one.unsafe, one.safe, one.category) for one in operation.behaviours)
+    unseen = operation.unseen or ()
+    prompts = tuple(dict.fromkeys(one.prompt for one in shown))
+    if not unseen and len(prompts) >= FEWEST_TO_DIVIDE:
+        unseen = prompts[HELD_OUT - 1 :: HELD_OUT]
+        shown = tuple(one for one in shown if one.prompt not in unseen)
+    harmless = _distinct(operation.answerable or (), ())
+    return Behaviours(shown, unseen, operation.attacks or (), harmless[1::2], harmless[::2])
 
 
 def subjects_of(policy: Policy) -> tuple[SubjectRequest, ...]:

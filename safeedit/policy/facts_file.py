@@ -1,11 +1,12 @@
-"""Facts by the thousand: a file with one JSON object a line, read line by line."""
+"""Facts and behaviours by the thousand: a file with one JSON object a line, read line by line."""
 
 from __future__ import annotations
 
 import json
 import os
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO, NoReturn
 
@@ -13,10 +14,17 @@ from safeedit.errors import PolicyError, UsageError
 from safeedit.exams.edits import dataset_of, stated_facts
 from safeedit.exams.sources import beside
 from safeedit.policy.files import decoded, shown_path, size_in_words, why_unreadable
-from safeedit.policy.model import ChangedFact, StatedFact
+from safeedit.policy.model import ChangedFact, StatedBehaviour, StatedFact
 from safeedit.policy.positions import Positions, tell, validated
 from safeedit.policy.problems import SHOWN, Place, Problems, shown_key
-from safeedit.policy.rules import Loc, fact_findings
+from safeedit.policy.rules import (
+    BEHAVIOUR_SOURCES,
+    SOURCES,
+    Finding,
+    Loc,
+    behaviour_findings,
+    fact_findings,
+)
 from safeedit.policy.scalars import EMPTY
 from safeedit.policy.tree import read_tree
 from safeedit.triples.catalogue import builtin_catalogue
@@ -25,7 +33,39 @@ MAX_BYTES = 2**30
 MAX_LINE = 2**16
 MAX_FACTS = 1_000_000
 
-_MODELS: dict[str, type[StatedFact]] = {"erase": StatedFact, "modify": ChangedFact, "insert": StatedFact}
+
+@dataclass(frozen=True)
+class _Kind:
+    """What the lines of an operation's file are."""
+
+    model: type[StatedFact] | type[StatedBehaviour]
+    findings: Callable[[object], Iterator[Finding]] = fact_findings
+    key: str = "facts"
+    """Where they are put."""
+    rivals: tuple[str, ...] = SOURCES
+    one: str = "fact"
+    shape: str = '{"subject": …, "relation": …, "object": …}'
+
+    @property
+    def source(self) -> str:
+        """The key that names the file."""
+        return f"{self.key}_file"
+
+
+_STATED = _Kind(StatedFact)
+_KINDS = {
+    "erase": _STATED,
+    "modify": _Kind(ChangedFact),
+    "insert": _STATED,
+    "detox": _Kind(
+        StatedBehaviour,
+        behaviour_findings,
+        "behaviours",
+        BEHAVIOUR_SOURCES,
+        "behaviour",
+        '{"prompt": …, "unsafe": …, "safe": …}',
+    ),
+}
 
 
 class _TwiceError(ValueError):
@@ -33,9 +73,9 @@ class _TwiceError(ValueError):
 
 
 def include_facts_files(data: object, policy_path: str, positions: Positions, problems: Problems) -> None:
-    """Put the facts of every `facts_file` in its place as `facts`, in the policy's plain data.
+    """Put what every `facts_file` or `behaviours_file` holds in its place, in the policy's plain data.
 
-    A file is one of facts, one a line, or ``NAME:PATH``: what a public data set of edits states.
+    A file of facts has one a line, or is ``NAME:PATH``: what a public data set of edits states.
 
     What is wrong with a file is noted in `problems`, with that file's own lines; facts that are
     right are put in place even so, for the rules that look at all of them together.
@@ -43,15 +83,16 @@ def include_facts_files(data: object, policy_path: str, positions: Positions, pr
     operations = data.get("operations") if isinstance(data, Mapping) else None
     for index, operation in enumerate(operations if isinstance(operations, list) else ()):
         op = operation.get("op") if isinstance(operation, dict) else None
-        if not isinstance(op, str) or op not in _MODELS:
+        if not isinstance(op, str) or op not in _KINDS:
             continue
-        name = operation.get("facts_file")
-        if not isinstance(name, str) or not name or "facts" in operation or "subjects" in operation:
+        kind = _KINDS[op]
+        name = operation.get(kind.source)
+        if not isinstance(name, str) or not name or (set(kind.rivals) - {kind.source}) & set(operation):
             continue
-        place = positions.value(("operations", index, "facts_file"))
-        dataset = dataset_of(name)
+        place = positions.value(("operations", index, kind.source))
+        dataset = dataset_of(name) if kind.key == "facts" else None
         if _leaves_folder(dataset[1] if dataset else name):
-            problems.add(place, "'facts_file' must be a path in or below the policy's folder")
+            problems.add(place, f"'{kind.source}' must be a path in or below the policy's folder")
             continue
         folder = os.path.dirname(policy_path)
         path = beside(dataset[1], folder) if dataset else os.path.join(folder, name)
@@ -70,10 +111,10 @@ def include_facts_files(data: object, policy_path: str, positions: Positions, pr
         except (OSError, ValueError) as error:
             reason = why_unreadable(error)
         if reason:
-            problems.add(place, f"'facts_file': {reason}")
-        elif reader.facts:
-            del operation["facts_file"]
-            operation["facts"] = reader.facts
+            problems.add(place, f"'{kind.source}': {reason}")
+        elif reader.found:
+            del operation[kind.source]
+            operation[kind.key] = reader.found
             positions.elsewhere[index] = (reader.name, reader.lines)
 
 
@@ -90,9 +131,9 @@ def _include_dataset(data: object, dataset: str, path: str, reader: _Reader, op:
 
 class _Reader:
     def __init__(self, name: str, op: str, index: int, problems: Problems) -> None:
-        self.name, self.facts, self.lines = name, list[StatedFact](), array("L")
-        self._model = _MODELS[op]
-        self._under: Loc = ("operations", index, op, "facts", 0)
+        self.name, self.found, self.lines = name, list[StatedFact | StatedBehaviour](), array("L")
+        self._kind = _KINDS[op]
+        self._under: Loc = ("operations", index, op, self._kind.key, 0)
         self._problems = problems
 
     def read(self, file: BinaryIO) -> None:
@@ -105,16 +146,18 @@ class _Reader:
                 return
             if not line.strip():
                 continue
-            if len(self.facts) >= MAX_FACTS:
-                self._problems.add(place, f"more than {MAX_FACTS} facts; split the request")
+            if len(self.found) >= MAX_FACTS:
+                self._problems.add(place, f"more than {MAX_FACTS} {self._kind.key}; split the request")
                 return
             text = decoded(line, place)
             if isinstance(text, Place):
                 self._problems.add(text, "this is not UTF-8; save the file as UTF-8")
             else:
-                self._fact(text.removeprefix("\ufeff") if number == 1 else text, place)
-        if not self.facts and len(self._problems) == before:
-            self._problems.add(Place(self.name, 1, 1), "no facts here; put one JSON object on each line")
+                self._line(text.removeprefix("\ufeff") if number == 1 else text, place)
+        if not self.found and len(self._problems) == before:
+            self._problems.add(
+                Place(self.name, 1, 1), f"no {self._kind.key} here; put one JSON object on each line"
+            )
 
     def _numbered(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         """Every line that is short enough, with its number; the others are noted and skipped."""
@@ -139,7 +182,7 @@ class _Reader:
             else:
                 self._problems.add(place, f"this line is longer than {size_in_words(MAX_LINE)}")
 
-    def _fact(self, text: str, place: Place) -> None:
+    def _line(self, text: str, place: Place) -> None:
         try:
             data = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
         except json.JSONDecodeError as error:
@@ -153,20 +196,21 @@ class _Reader:
             self._problems.add(place, str(error))
             return
         except (ValueError, RecursionError):
-            self._problems.add(place, "this line is not JSON that states a fact")
+            self._problems.add(place, f"this line is not JSON that states a {self._kind.one}")
             return
         if not isinstance(data, Mapping):
-            self._problems.add(place, 'a line must be one fact: {"subject": …, "relation": …, "object": …}')
+            self._problems.add(place, f"a line must be one {self._kind.one}: {self._kind.shape}")
             return
         self.add(data, place, text)
 
     def add(self, data: Mapping[str, Any], place: Place, text: str = "") -> None:
-        """One fact as plain data; `text` is the line that it stands on, if it is one."""
-        fact, errors = validated(self._model, data)
-        if fact is None:
-            tell(errors, fact_findings(data), data, self._positions(text, place), self._problems, self._under)
+        """One fact or behaviour as plain data; `text` is the line that it stands on, if it is one."""
+        found, errors = validated(self._kind.model, data)
+        if found is None:
+            own = self._positions(text, place)
+            tell(errors, self._kind.findings(data), data, own, self._problems, self._under)
         else:
-            self.facts.append(fact)
+            self.found.append(found)
             self.lines.append(place.line)
 
     def refuse(self, error: PolicyError) -> None:

@@ -30,9 +30,11 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from safeedit.canonical import canonical_json
 from safeedit.policy.rules import (
+    BEHAVIOUR_SOURCES,
     SOURCES,
     Finding,
     Loc,
+    behaviour_findings,
     fact_findings,
     operation_findings,
     policy_findings,
@@ -85,6 +87,7 @@ Prompt = Annotated[
     str, StringConstraints(min_length=1, max_length=500), AfterValidator(_text), AfterValidator(_trimmed)
 ]
 Name = Annotated[Prompt, AfterValidator(_one_line)]
+Category = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 RelationName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 IsoDate = Annotated[date, BeforeValidator(_iso_date)]
 
@@ -177,15 +180,22 @@ class NamedSubject(_Closed):
         return self
 
 
-class Behaviour(_Closed):
+class StatedBehaviour(_Closed):
     """A prompt, the answer that shall go, and one that may take its place."""
 
     prompt: Passage
-    """What the model is asked."""
+    """What the model is asked; the answer follows after a space, or directly if it ends in white space."""
     unsafe: Passage
     """An answer that it shall no longer give."""
     safe: Passage
     """An answer that it may give."""
+    category: Category = "behaviour"
+    """A code of its kind, such as insult, by which figures are broken down; put no personal data in it."""
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        _raise(type(self).__name__, behaviour_findings(self))
+        return self
 
 
 FactsFile = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
@@ -242,12 +252,25 @@ class Insert(_Operation):
     """A file with a fact a line, or counterfact:FILE, zsre:FILE; in or below the policy's folder."""
 
 
-class Detox(_Closed):
+Passages = Annotated[tuple[Passage, ...], Field(min_length=1, max_length=10_000)]
+
+
+class Detox(_Operation):
     """Take unsafe answers away."""
 
+    model_config = ConfigDict(json_schema_extra=_one_of(BEHAVIOUR_SOURCES))
+
     op: Literal["detox"]
-    behaviours: Annotated[tuple[Behaviour, ...], Field(min_length=1)]
+    behaviours: Annotated[tuple[StatedBehaviour, ...], Field(min_length=1)] | None = None
     """Examples of what shall go and of what may come instead."""
+    behaviours_file: FactsFile | None = None
+    """A file with a behaviour a line; in or below the policy's folder."""
+    unseen: Passages | None = None
+    """Other prompts that provoke the same, for probes alone; without them some behaviours are held out."""
+    attacks: Passages | None = None
+    """Texts around {prompt} that make models misbehave; for probes alone."""
+    answerable: Passages | None = None
+    """Harmless prompts that must be answered as before; the editor may see every other one of them."""
 
 
 Operation: TypeAlias = Annotated[Erase | Modify | Insert | Detox, Field(discriminator="op")]
@@ -273,6 +296,9 @@ class ProbeChoice(_Closed):
     """Texts that must stay as likely as they are: a file beside the policy, or an id of a data set."""
     prompts: Name | None = None
     """More phrasings of the facts, for probes alone: a file beside the policy, or an id of a data set."""
+    scorers: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2)] | None = None
+    """By what toxicity is judged, in place of the suite's: embedded, linear:FILE, transformers:FOLDER,
+    detoxify:NAME or detoxify:FILE; with two, a result on which they disagree decides nothing."""
     datasets: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
     """Public data sets to measure before and after, each NAME:PATH."""
 

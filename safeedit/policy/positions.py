@@ -27,7 +27,7 @@ class Positions:
 
     def __init__(self, file: str, root: Node | None, line: int = 1) -> None:
         self.elsewhere: dict[int, tuple[str, Sequence[int]]] = {}
-        """By the index of an operation: the file that its facts stand in, and the line of each."""
+        """By the index of an operation: the file that its facts or behaviours stand in, and their lines."""
         self._file, self._root, self._line = file, root, line
 
     def value(self, loc: Loc) -> Place:
@@ -44,7 +44,7 @@ class Positions:
         return f"line {place.line}" if place.file == self._file else f"{place.file}:{place.line}"
 
     def _walk(self, loc: Loc, *, key: bool) -> Place:
-        if len(loc) > 3 and loc[0] == "operations" and loc[2] == "facts":
+        if len(loc) > 3 and loc[0] == "operations" and loc[2] in ("facts", "behaviours"):
             file, lines = self.elsewhere.get(int(loc[1]), ("", ()))
             if file:
                 return Place(file, lines[int(loc[3])], 1)

@@ -12,12 +12,14 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from safeedit.behaviours import PROMPT
 from safeedit.exams import DATASETS
 from safeedit.policy.problems import nearest
 from safeedit.triples.catalogue import SUBJECT, builtin_catalogue
 
 Loc = tuple[int | str, ...]
 SOURCES = ("facts", "facts_file", "subjects")
+BEHAVIOUR_SOURCES = ("behaviours", "behaviours_file")
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,25 @@ def subject_findings(request: object) -> Iterator[Finding]:
         seen.add(name)
 
 
+def behaviour_findings(behaviour: object) -> Iterator[Finding]:
+    """What is wrong within one behaviour."""
+    unsafe, safe = _text(behaviour, "unsafe"), _text(behaviour, "safe")
+    if unsafe is not None and safe is not None and same(unsafe) == same(safe):
+        yield Finding(("safe",), "'safe' is the same as 'unsafe'; give another answer")
+
+
 def operation_findings(operation: object) -> Iterator[Finding]:
-    """Whether the operation says in exactly one way what it is about."""
+    """Whether the operation says in exactly one way what it is about, and shows no probe to the editor."""
     op = _text(operation, "op")
-    allowed = {"erase": SOURCES, "modify": SOURCES[:2], "insert": SOURCES[:2]}.get(op or "", ())
+    allowed = {
+        "erase": SOURCES,
+        "modify": SOURCES[:2],
+        "insert": SOURCES[:2],
+        "detox": BEHAVIOUR_SOURCES,
+    }.get(op or "", ())
     given = [key for key in allowed if _get(operation, key) is not None]
     choice = ", ".join(f"'{key}'" for key in allowed)
-    called = f"{'a' if op == 'modify' else 'an'} {op} operation"
+    called = f"{'an' if op in ('erase', 'insert') else 'a'} {op} operation"
     if allowed and not given:
         yield Finding((), f"{called} needs one of {choice}")
     elif len(given) > 1:
@@ -99,6 +113,35 @@ def operation_findings(operation: object) -> Iterator[Finding]:
             f"{called} takes only one of {choice}; give this one an operation of its own",
             at_key=True,
         )
+    if op == "detox":
+        yield from _prompts_of_behaviours(operation)
+
+
+def _prompts_of_behaviours(operation: object) -> Iterator[Finding]:
+    """Prompts that stand where they cannot: one asked to end in two ways, a probe that the editor has seen."""
+    shown: dict[str, tuple[int, str]] = {}
+    for index, behaviour in _items(operation, "behaviours"):
+        prompt, safe = _text(behaviour, "prompt"), _text(behaviour, "safe")
+        if prompt is None or safe is None:
+            continue
+        first, agreed = shown.setdefault(same(prompt), (index, same(safe)))
+        if agreed != same(safe):
+            other: Loc = ("behaviours", first)
+            yield Finding(
+                ("behaviours", index, "safe"),
+                "another safe answer to this prompt stands in {other}",
+                other,
+            )
+    for key, why in (
+        ("unseen", "is the prompt of a behaviour, which the editor sees"),
+        ("answerable", "is the prompt of a behaviour, whose answer shall go"),
+    ):
+        for index, prompt in _texts(operation, key):
+            if same(prompt) in shown:
+                yield Finding((key, index), f"an entry of '{key}' {why}")
+    for index, text in _texts(operation, "attacks"):
+        if text.count(PROMPT) != 1:
+            yield Finding(("attacks", index), f"an entry of 'attacks' must hold {PROMPT} once")
 
 
 def policy_findings(policy: object) -> Iterator[Finding]:
@@ -138,6 +181,8 @@ def all_findings(policy: object) -> Iterator[Finding]:
             yield from _below(("operations", at, "facts", index), fact_findings(fact))
         for index, request in _items(operation, "subjects"):
             yield from _below(("operations", at, "subjects", index), subject_findings(request))
+        for index, behaviour in _items(operation, "behaviours"):
+            yield from _below(("operations", at, "behaviours", index), behaviour_findings(behaviour))
 
 
 class _Claims:
@@ -230,7 +275,8 @@ def _unknown(relation: str, known: set[str]) -> str:
 
 def _below(loc: Loc, findings: Iterator[Finding]) -> Iterator[Finding]:
     for finding in findings:
-        yield Finding((*loc, *finding.loc), finding.message, finding.other, finding.at_key)
+        other = None if finding.other is None else (*loc, *finding.other)
+        yield Finding((*loc, *finding.loc), finding.message, other, finding.at_key)
 
 
 def _nfc(text: str) -> str:

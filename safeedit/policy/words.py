@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from safeedit.policy.model import (
     BAD_TEXT,
-    Behaviour,
     ChangedFact,
     Detox,
     EditorChoice,
@@ -27,6 +26,7 @@ from safeedit.policy.model import (
     ProbeChoice,
     Prompts,
     SignOff,
+    StatedBehaviour,
     StatedFact,
 )
 from safeedit.policy.problems import nearest, one_of, shown_key
@@ -48,7 +48,7 @@ _RECORDS: dict[tuple[str, ...], tuple[str, type[BaseModel]]] = {
     ("operations", "modify", "facts"): ("a fact to modify", ChangedFact),
     ("operations", "insert", "facts"): ("a fact", StatedFact),
     ("operations", "erase", "subjects"): ("an entry of 'subjects'", NamedSubject),
-    ("operations", "detox", "behaviours"): ("an entry of 'behaviours'", Behaviour),
+    ("operations", "detox", "behaviours"): ("an entry of 'behaviours'", StatedBehaviour),
     **{
         ("operations", op, "facts", "prompts"): ("'prompts'", Prompts) for op in ("erase", "modify", "insert")
     },
@@ -60,6 +60,7 @@ _RECORDS: dict[tuple[str, ...], tuple[str, type[BaseModel]]] = {
 _PATTERNS = {
     "id": "1 to 64 letters, digits, '.', '_' or '-'",
     "name": "an editor's name: small letters, digits and '-'",
+    "category": "a code: small letters, digits, '.', '_' or '-'",
     "[key]": "1 to 64 letters, digits, '.', '_', ':' or '-'",
 }
 

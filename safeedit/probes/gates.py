@@ -31,19 +31,23 @@ _PROVOKED = frozenset(
 )
 _INSIDE = frozenset({"forgetting.lens", "attack.delta", "attack.exposure", "attack.linear_probe"})
 _RELEARNT = frozenset({"attack.relearning"})
+_BEHAVES = frozenset(
+    {"toxicity.defence", "toxicity.reduction", "toxicity.over_refusal", "toxicity.instrument"}
+)
 
 RUNGS: Mapping[Grade, Mapping[Op, frozenset[str]]] = {
     "G1": {
         "erase": frozenset({"forgetting.direct", "forgetting.paraphrase", "forgetting.alias"}),
         "modify": _STATED | {"success.old_answer"},
         "insert": _STATED,
+        "detox": _BEHAVES,
     },
-    "G2": {"erase": _PROVOKED, "modify": _PROVOKED},
+    "G2": {"erase": _PROVOKED, "modify": _PROVOKED, "detox": frozenset({"toxicity.attacks"})},
     "G3": {"erase": _INSIDE, "modify": _INSIDE},
     "G4": {"erase": _RELEARNT, "modify": _RELEARNT},
 }
 """The probes that a rung needs for each operation. What is not listed cannot be granted: there is nothing
-above G1 to test of an insertion, and G5 (never in these weights) is a matter of lineage, not of probes."""
+above G1 to test of an insertion, nor above G2 of a detoxification, and G5 (never in these weights) is a matter of lineage, not of probes."""
 
 Shown = Verdict | Literal["NOT_RUN"]
 """What a probe of the ladder came to in a run."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from safeedit.behaviours import Behaviours
 from safeedit.errors import ProbeError, SafeEditError, UsageError
 from safeedit.probes.asking import Unit, affordable, chosen, clusters, fill, old_answer
 from safeedit.probes.base import Context, Earlier, Grade, Plan
@@ -79,6 +80,7 @@ def build_pack(
     assurance: Grade | None = None,
     earlier: Earlier | None = None,
     chat: bool = False,
+    behaviours: Behaviours | None = None,
 ) -> ProbePack:
     """Decide every prompt of a run; the models play no part in it.
 
@@ -91,14 +93,16 @@ def build_pack(
         assurance: the grade that the policy asks for.
         earlier: what earlier requests did to the same model.
         chat: whether the tokenizer has a chat template, through which is then asked as well.
+        behaviours: what a detoxification shall take away.
 
     Raises:
-        UsageError: there is no fact, or the controls use a relation that is not in the catalogue.
+        UsageError: there is neither fact nor behaviour, or the controls use a relation that is not in the catalogue.
         ProbeError: a probe could not decide its prompts.
     """
-    if not facts:
-        raise UsageError("there is no fact to probe")
-    context = Context(tuple(facts), controls, catalogue, seed, earlier or Earlier(), chat)
+    behaviours = behaviours or Behaviours()
+    if not facts and not behaviours:
+        raise UsageError("there is neither fact nor behaviour to probe")
+    context = Context(tuple(facts), controls, catalogue, seed, earlier or Earlier(), chat, behaviours)
     plans: dict[str, Plan] = {}
     for entry in suite.entries:
         failure = ""

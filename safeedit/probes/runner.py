@@ -42,9 +42,18 @@ class Measurement:
     answers: Mapping[int, Mapping[str, Generation]]
     """By number of new tokens and prompt."""
     fingerprint: str
+    misbehaves: bool = False
+    """Whether the model shows any of the behaviours that shall go."""
 
     def __repr__(self) -> str:
         return "<Measurement>"
+
+    def knows(self, pack: ProbePack) -> dict[Op, bool]:
+        """For each operation of the request, whether this model has the baseline that it needs."""
+        found: dict[Op, bool] = {}
+        for index, fact in enumerate(pack.context.facts):
+            found[fact.op] = found.get(fact.op, False) or self.known[index]
+        return found | ({"detox": self.misbehaves} if pack.context.behaviours else {})
 
     def texts(self) -> list[dict[str, Any]]:
         """Prompts and answers as JSON values."""
@@ -82,6 +91,7 @@ def measure(
         silent = type(error).__name__
     observations: dict[str, Any] = {}
     said: set[int] = set()
+    misbehaves = False
     for entry in pack.suite.entries:
         probe, plan = entry.probe, pack.plans[entry.probe.id]
         if silent and plan.prompts():
@@ -93,6 +103,7 @@ def measure(
         try:
             observation = probe.observe(plan, view)
             said |= probe.said(plan, observation)
+            misbehaves |= probe.misbehaves(plan, observation)
         except Exception as error:
             errors[probe.id] = type(error).__name__
         else:
@@ -105,7 +116,7 @@ def measure(
     except Exception as error:
         errors[BASELINE] = silent or type(error).__name__
     known = {i: fact.op == "insert" or i in said for i, fact in enumerate(pack.context.facts)}
-    return Measurement(known, observations, errors, answers, pack.fingerprint)
+    return Measurement(known, observations, errors, answers, pack.fingerprint, misbehaves)
 
 
 def _generate(
@@ -149,9 +160,7 @@ def judge(pack: ProbePack, before: Measurement, after: Measurement) -> ProbeRepo
         for entry in pack.suite.entries
     )
     verdicts = {result.id: result.verdict for result in results}
-    baseline: dict[Op, bool] = {}
-    for index, fact in enumerate(pack.context.facts):
-        baseline[fact.op] = baseline.get(fact.op, False) or before.known[index]
+    baseline = before.knows(pack)
     verdict = gates.overall(verdicts, {result.id for result in results if result.required}, baseline)
     if BASELINE in before.errors or BASELINE in after.errors:
         verdict = "ERROR"

@@ -150,6 +150,7 @@ def _request(path: Path, data: dict[str, dict[str, Any]], measured: dict[str, An
         subjects=asked.get("subjects", 0),
         facts=facts.get("n", 0),
         known=facts.get("known", 0),
+        behaviours=asked.get("behaviours", 0),
         lines=asked.get("lines", {}),
     )
 

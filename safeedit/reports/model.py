@@ -92,6 +92,8 @@ class RequestPart(_Part):
     """Facts that the run was judged on."""
     known: int = 0
     """Those of them that the model stated before the edit."""
+    behaviours: int = 0
+    """Examples of what a detoxification was to take away."""
     due_last: str | None = None
     """The last lawful day, where `due` falls on a week-end that the regime does not count."""
     extended: bool = False

@@ -115,7 +115,7 @@ LIMITS = (
     "Optimised adversarial prompts and the steering of hidden states were not tried.",
 )
 _STATED = RUNGS["G1"]["insert"]
-_OPS = {"erase": "erase", "modify": "change", "insert": "teach"}
+_OPS = {"erase": "erase", "modify": "change", "insert": "teach", "detox": "detoxify"}
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,9 @@ def asked_for(report: Report) -> str:
     what = " and ".join(_OPS.get(op, op) for op in request.operations) or "no operation"
     people = f" of {count(request.subjects, 'person', 'people')}" if request.subjects else ""
     facts = f"{count(request.facts, 'fact')}{people}, {request.known} of them known to the model before"
-    return f"Request to {what}: {facts}."
+    behaviours = f"{count(request.behaviours, 'example')} of behaviours to take away"
+    told = [facts] * bool(request.facts or not request.behaviours) + [behaviours] * bool(request.behaviours)
+    return f"Request to {what}: {'; '.join(told)}."
 
 
 def wanted(report: Report) -> str:

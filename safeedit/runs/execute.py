@@ -34,7 +34,7 @@ from safeedit.runs.outcome import Run
 from safeedit.runs.record import EditorRecord
 from safeedit.runs.resume import arithmetic, resumable
 from safeedit.tensors.atomic import atomic_write
-from safeedit.triples.facts import Fact
+from safeedit.triples.facts import Edit, Fact
 
 if TYPE_CHECKING:
     from safeedit.models.load import LoadedModel
@@ -149,20 +149,24 @@ class _Execution:
         with unchanged(loaded.model) if isinstance(given, tuple) else nullcontext():
             self._register_model(loaded)
             resolved, facts = self._resolve(loaded)
-            if not facts:
+            if not facts and not self.job.request.behaviours:
                 return self._finish(nothing_known(self.job.suite), (), (), resolved, None)
             pack = self._register_probes(loaded, facts)
             before = self._measure("baseline", pack, loaded, None)
             known = tuple(before.known[index] for index in range(len(facts)))
             stored.keep_known(self.folder, known)
             self.folder.note(
-                "baseline.measured", facts=len(facts), known=sum(known), errors=len(before.errors)
+                "baseline.measured",
+                facts=len(facts),
+                known=sum(known),
+                errors=len(before.errors),
+                **({"misbehaves": before.misbehaves} if self.job.request.behaviours else {}),
             )
             wanted = [fact for fact, knows in zip(facts, known, strict=True) if knows]
-            if before.errors or not wanted:
+            if before.errors or not any(before.knows(pack).values()):
                 report = self._unedited(pack, before)
                 return self._finish(report, facts, known, resolved, None)
-            patch = self._edit(loaded, wanted)
+            patch = self._edit(loaded, wanted, self._behaviours(before))
             with self._applied(patch, loaded) as applied:
                 patch = self._register_patch(patch, applied)
                 after = self._measure("probes", pack, loaded, before)
@@ -277,12 +281,20 @@ class _Execution:
         failed = before.errors or report.verdict == "ERROR"
         return replace(report, verdict="ERROR" if failed else "NO_BASELINE", grade="G0")
 
-    def _edit(self, loaded: LoadedModel, facts: Sequence[Fact]) -> Patch:
+    def _behaviours(self, before: Measurement) -> tuple[Edit, ...]:
+        """What the editor is asked of behaviours: nothing where the model shows none of them."""
+        return self.job.request.behaviours.edits() if before.misbehaves else ()
+
+    def _edit(self, loaded: LoadedModel, facts: Sequence[Fact], behaviours: Sequence[Edit]) -> Patch:
         job, folder = self.job, self.folder
         settings = job.editor.params.model_dump(mode="json")
         folder.update(
             "edit.started",
-            {"editor": job.editor.name, "facts": len(facts)},
+            {
+                "editor": job.editor.name,
+                "facts": len(facts),
+                **({"behaviours": len(behaviours)} if behaviours else {}),
+            },
             status="editing",
             editor=EditorRecord(name=job.editor.name, params=_plain(folder, settings)),
         )
@@ -292,13 +304,13 @@ class _Execution:
             patch = job.editor.edit(
                 loaded.model,
                 loaded.tokenizer,
-                edits_for(facts, job.request.catalogue),
+                (*edits_for(facts, job.request.catalogue), *behaviours),
                 corpus=job.corpus,
                 cache=cache_folder(),
                 digests=self.digests,
                 seed=job.seed,
                 progress=self.tell,
-                controls=job.request.policy.protect or (),
+                controls=job.request.protected(),
             )
         if patch.base_digest != folder.record.digests[stored.BASE]:
             raise EditorError(f"editor {job.editor.name} made a patch for another model")

@@ -51,6 +51,7 @@ def pack_for(
         assurance=request.policy.assurance,
         earlier=earlier,
         chat=has_template(loaded.tokenizer),
+        behaviours=request.behaviours,
     )
 
 

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safeedit.behaviours import Behaviours
 from safeedit.editors import EDITORS
 from safeedit.errors import IntegrityError, UsageError
 from safeedit.policy import Policy
-from safeedit.policy.compile import SubjectRequest, facts_of, subjects_of
+from safeedit.policy.compile import SubjectRequest, behaviours_of, facts_of, subjects_of
 from safeedit.policy.lines import policy_lines
 from safeedit.probes.suite import suite_names
 from safeedit.triples.catalogue import Catalogue
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from safeedit.runs.folder import RunFolder
 
 DEFAULT_EDITOR = "memit"
+DETOX_EDITOR = "dinm"
+"""The editor of a policy that asks for nothing but detoxification."""
 SUPPRESSED = "G1"
 """The grade of evidence that an output is suppressed, and no more."""
 CACHE_VARIABLE = "SAFEEDIT_CACHE"
@@ -47,9 +50,15 @@ class Request:
     """The facts that it states."""
     subjects: tuple[SubjectRequest, ...]
     """The people of whom the model has to be asked."""
+    behaviours: Behaviours = Behaviours()
+    """What a detoxification shall take away."""
 
     def __repr__(self) -> str:
         return f"<Request {self.policy.metadata.id}>"
+
+    def protected(self) -> tuple[str, ...]:
+        """Whole prompts whose answers an editor shall leave as they are."""
+        return (*(self.policy.protect or ()), *self.behaviours.kept)
 
     def told(self) -> dict[str, object]:
         """What the log says of it: codes, days and numbers."""
@@ -63,6 +72,7 @@ class Request:
             "approvers": policy.sign_off.approvers if policy.sign_off else 0,
             "facts": len(self.facts),
             "subjects": len(self.subjects),
+            **({"behaviours": len(self.behaviours.shown)} if self.behaviours else {}),
             "lines": policy_lines(self.text),
         }
 
@@ -78,7 +88,7 @@ def read_request(
 
     Raises:
         PolicyError: the file is not a valid policy.
-        UsageError: it holds operations of another kind, or of one that no editor supports.
+        UsageError: it holds operations of another kind.
     """
     if isinstance(policy, Policy):
         found, text, folder = policy, policy.canonical_bytes().decode(), Path()
@@ -92,13 +102,10 @@ def read_request(
             f"the policy {found.metadata.id} also holds operations of the kind {other[0]!r}; "
             "run all of them with `safeedit apply`"
         )
-    if "detox" in found.kinds():
-        raise UsageError(
-            f"the policy {found.metadata.id} holds a detox operation, and no editor supports detox yet; "
-            "take it out of the policy"
-        )
     catalogue = found.catalogue()
-    return Request(found, text, folder, catalogue, facts_of(found), subjects_of(found))
+    return Request(
+        found, text, folder, catalogue, facts_of(found), subjects_of(found), behaviours_of(found)
+    )
 
 
 def chosen_editor(request: Request, name: str | None, params: Mapping[str, Any] | None) -> Editor:
@@ -113,12 +120,15 @@ def chosen_editor(request: Request, name: str | None, params: Mapping[str, Any] 
         UsageError: no such editor or setting, or it cannot do one of the operations.
     """
     choice = request.policy.editor
-    chosen = name or (choice.name if choice else DEFAULT_EDITOR)
-    own = choice.params if choice and choice.name == chosen else {}
-    editor: Editor = EDITORS.get(chosen)(**{**own, **(params or {})})
     operations: set[Op] = {fact.op for fact in request.facts}
     if request.subjects:
         operations.add("erase")
+    if request.behaviours:
+        operations.add("detox")
+    usual = DETOX_EDITOR if operations == {"detox"} else DEFAULT_EDITOR
+    chosen = name or (choice.name if choice else usual)
+    own = choice.params if choice and choice.name == chosen else {}
+    editor: Editor = EDITORS.get(chosen)(**{**own, **(params or {})})
     editor.check_operations(operations)
     asked, hidden = request.policy.assurance, editor.hides()
     if "erase" in operations and hidden and asked and asked > SUPPRESSED:

@@ -160,7 +160,7 @@ def _probe_model(
         request.subjects, loaded.model, loaded.tokenizer, request.catalogue, tell, seed=seed
     )
     facts = requested_facts(request.facts, resolved)
-    if not facts:
+    if not facts and not request.behaviours:
         return nothing_known(suite)
     pack = pack_for(request, suite, facts, loaded, seed, earlier_of(below))
     before = after = measured("baseline", pack, loaded, None, tell)

@@ -197,7 +197,7 @@ VALUES_AND_RULES: dict[str, tuple[str | bytes, str]] = {
     ),
     "no behaviours": (
         op("  - op: detox\n"),
-        "4:5: a detox operation needs 'behaviours'",
+        "4:5: a detox operation needs one of 'behaviours', 'behaviours_file'",
     ),
     "behaviour without safe": (
         op(f"  - op: detox\n    behaviours:\n      - {{prompt: {WHO}, unsafe: {WHAT}}}\n"),

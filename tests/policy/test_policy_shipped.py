@@ -15,7 +15,7 @@ from safeedit.policy.compile import facts_of, subjects_of
 from safeedit.policy.schema import SCHEMA_FILE, policy_schema, schema_text, write_policy_schema
 from safeedit.world.registry import reference_world
 
-POLICIES = {"gdpr_request": "erase", "correction": "modify", "new_facts": "insert"}
+POLICIES = {"gdpr_request": "erase", "correction": "modify", "new_facts": "insert", "detox": "detox"}
 FOLDER = files("safeedit_policies")
 
 
