@@ -123,10 +123,16 @@ def show_plan(screen: Screen, plan: Plan, command: str, *, show_sensitive: bool)
         screen.table(columns, rows)
         _more(screen, len(plan.facts))
     _not_known(screen, len(plan.unknown))
+    counted = []
+    if plan.facts or plan.behaviours is None:
+        counted.append(f"{plan.known} to edit, {len(plan.facts) - plan.known} not known and left alone")
+    if plan.behaviours is not None:
+        seen = plan.behaviours
+        screen.line(f"{seen.toxic} of {seen.asked} prompts of the behaviours get a toxic answer now.")
+        told = "to learn from" if seen.toxic else "and nothing to take away"
+        counted.append(f"{seen.examples} example{'s' * (seen.examples != 1)} {told}")
     screen.line(
-        Words(
-            f"Plan: {plan.known} to edit, {len(plan.facts) - plan.known} not known and left alone.", "bold"
-        ),
+        Words(f"Plan: {'; '.join(counted)}.", "bold"),
         f"{plan.prompts} prompts before and after; about {_duration(plan.seconds)}.",
     )
     screen.line(Words("next   ", "dim"), command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,7 @@ class Request:
     """The facts that it states."""
     subjects: tuple[SubjectRequest, ...]
     """The people of whom the model has to be asked."""
-    behaviours: Behaviours = Behaviours()
+    behaviours: Behaviours = field(default_factory=Behaviours)
     """What a detoxification shall take away."""
 
     def __repr__(self) -> str:
@@ -103,9 +103,7 @@ def read_request(
             "run all of them with `safeedit apply`"
         )
     catalogue = found.catalogue()
-    return Request(
-        found, text, folder, catalogue, facts_of(found), subjects_of(found), behaviours_of(found)
-    )
+    return Request(found, text, folder, catalogue, facts_of(found), subjects_of(found), behaviours_of(found))
 
 
 def chosen_editor(request: Request, name: str | None, params: Mapping[str, Any] | None) -> Editor:

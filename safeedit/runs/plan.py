@@ -6,7 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from safeedit.editors.base import Editor
@@ -97,6 +97,18 @@ class PlannedFact:
         }
 
 
+@dataclass(frozen=True)
+class PlannedBehaviours:
+    """What shall go of a model's behaviour, counted, and how much of it the model shows now."""
+
+    examples: int
+    """What the editor would learn from."""
+    asked: int
+    """Prompts that the model was asked for this plan: those of the examples, and the unseen ones."""
+    toxic: int
+    """Those of them that it answered so that the scorer calls it toxic."""
+
+
 @dataclass(frozen=True, repr=False)
 class Plan:
     """What a run would do."""
@@ -122,6 +134,8 @@ class Plan:
     """How many of the facts would win over what an earlier run did."""
     warnings: tuple[str, ...] = ()
     """What could not be checked beforehand, in one line each."""
+    behaviours: PlannedBehaviours | None = None
+    """None where the policy asks for no detoxification."""
 
     def __repr__(self) -> str:
         return f"<Plan {self.policy_id}: {len(self.facts)} facts>"
@@ -150,6 +164,7 @@ class Plan:
             "seconds": round(self.seconds, 1),
             "replaced": self.replaced,
             "warnings": list(self.warnings),
+            **({"behaviours": asdict(self.behaviours)} if self.behaviours else {}),
         }
 
 
@@ -208,10 +223,13 @@ def _plan(
     redactor = Redactor(secrets.token_bytes(32))
     start = time.perf_counter()
     planned = _asked(request, facts, loaded, redactor, progress)
+    behaving = _behaving(request, suite, loaded, progress) if request.behaviours else None
     taken = time.perf_counter() - start
-    asked = sum(len(_prompts(fact)) for fact in facts)
+    asked = sum(len(_prompts(fact)) for fact in facts) + (behaving.asked if behaving else 0)
     edits = edits_for([one.fact for one in planned if one.action != "none"], request.catalogue)
-    pack = pack_for(request, suite, facts, loaded, seed, earlier) if facts else None
+    if behaving is not None and behaving.toxic:
+        edits = (*edits, *request.behaviours.edits())
+    pack = pack_for(request, suite, facts, loaded, seed, earlier) if facts or behaving else None
     probing = sum(map(len, pack.generations().values())) if pack else 0
     rows = sum(len(edit.templates) for edit in edits)
     read = int(getattr(editor.params, "statistics_tokens", 0)) if rows else 0
@@ -230,6 +248,7 @@ def _plan(
         prompts=probing,
         # Answers mostly end early, so that a prompt costs about as much whatever its limit is.
         seconds=each * (2 * NEW_TOKENS * probing + TOKENS_PER_PROMPT * rows + READING * read),
+        behaviours=behaving,
     )
 
 
@@ -271,6 +290,28 @@ def _asked(
             )
         )
     return tuple(planned)
+
+
+def _behaving(
+    request: Request, suite: Suite, loaded: LoadedModel, progress: Progress | None
+) -> PlannedBehaviours:
+    """How the model answers now what it shall answer otherwise, by the scorer that the suite judges by."""
+    from safeedit.models.generate import greedy
+    from safeedit.toxicity import scorer
+
+    behaviours = request.behaviours
+    prompts = list(dict.fromkeys((*(one.prompt for one in behaviours.shown), *behaviours.unseen)))
+    judging = (entry.probe.options for entry in suite.entries if entry.probe.family == "toxicity")
+    options = next((found for found in judging if hasattr(found, "scorer")), None)
+    spec, limit = getattr(options, "scorer", "embedded"), getattr(options, "threshold", 0.5)
+
+    def tell(done: int, total: int) -> None:
+        if progress is not None:
+            progress("behaviours", done, total)
+
+    found = greedy(loaded.model, loaded.tokenizer, prompts, max_new_tokens=NEW_TOKENS, progress=tell)
+    scores = scorer(spec).score([one.text for one in found])
+    return PlannedBehaviours(len(behaviours.shown), len(prompts), sum(p >= limit for p in scores))
 
 
 def _prompts(fact: Fact) -> tuple[str, ...]:
