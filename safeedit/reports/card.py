@@ -56,7 +56,12 @@ def _metrics(probe: ProbePart) -> list[dict[str, Any]]:
 
 
 def _operations(report: Report) -> list[str]:
-    tags = {"erase": "unlearning", "modify": "fact-editing", "insert": "fact-editing"}
+    tags = {
+        "erase": "unlearning",
+        "modify": "fact-editing",
+        "insert": "fact-editing",
+        "detox": "detoxification",
+    }
     return list(dict.fromkeys(tags[op] for op in report.request.operations if op in tags))
 
 
@@ -79,7 +84,7 @@ def _body(report: Report) -> list[str]:
     if report.judged:
         lines += ["", "## Evaluation", "", "| probe | n | before | after | verdict |"]
         lines += ["| --- | --: | --: | --: | --- |", *map(_row, report.judged)]
-    lines += ["", "## Limitations", "", *(f"- {limit}" for limit in words.LIMITS)]
+    lines += ["", "## Limitations", "", *(f"- {limit}" for limit in words.limits(report))]
     lines += [f"- Not tested: {code(probe)}." for probe in report.not_tested]
     lines += ["", "## Provenance", ""]
     for name in ("base_model", "patch", "edited_model"):

@@ -70,7 +70,7 @@ def _digest(report: Report, name: str) -> dict[str, Any]:
 
 
 def _card(report: Report) -> dict[str, Any]:
-    limits = [*words.LIMITS, *(f"Not tested: {probe}." for probe in report.not_tested)]
+    limits = [*words.limits(report), *(f"Not tested: {probe}." for probe in report.not_tested)]
     return {
         "modelParameters": {"task": "text-generation"},
         "quantitativeAnalysis": {

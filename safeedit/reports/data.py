@@ -30,7 +30,7 @@ def _summary(report: Report) -> dict[str, Any]:
         "claims": [{"says": claim.says, "bound": claim.bound} for claim in words.claims(report)],
         "wanting": words.wanted(report),
         "sign_off": words.SIGN_OFFS[report.sign_off.status],
-        "limits": list(words.LIMITS),
+        "limits": list(words.limits(report)),
     }
 
 

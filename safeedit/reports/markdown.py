@@ -52,7 +52,7 @@ def _lines(report: Report, probes: Iterable[ProbePart]) -> Iterator[str]:
     yield "\n## Not tested\n"
     if r.not_tested:
         yield f"- {', '.join(map(escaped, r.not_tested))}"
-    for limit in words.LIMITS:
+    for limit in words.limits(r):
         yield f"- {limit}"
     yield "\n## Run\n\n| | |\n| --- | --- |"
     for name, value in _facts(r):

@@ -23,7 +23,12 @@ _RULES = {
     _SIGN_OFF: "The run is signed off as the policy asks.",
     _VERDICT: "The run ended in a verdict.",
 }
-_KINDS = {"forgetting": ("erase", "modify"), "attack": ("erase", "modify"), "success": ("insert", "modify")}
+_KINDS = {
+    "forgetting": ("erase", "modify"),
+    "attack": ("erase", "modify"),
+    "success": ("insert", "modify"),
+    "toxicity": ("detox",),
+}
 
 
 def write_sarif(

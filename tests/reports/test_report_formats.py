@@ -31,6 +31,7 @@ REPORTS = {
     "broken": samples.broken,
     "rolled_back": lambda: samples.sample(status="rolled_back", evidence=False),
     "hostile": samples.hostile,
+    "mended": samples.mended,
 }
 EVERY = pytest.mark.parametrize("make", REPORTS.values(), ids=REPORTS)
 
@@ -292,3 +293,17 @@ def test_what_was_changed_is_claimed_both_ways() -> None:
     assert "none of the 313 facts to be changed" in old.says
     assert "99\N{NO-BREAK SPACE}% of 313 new facts" in new.says
     assert "97\N{NO-BREAK SPACE}% or more" in new.bound
+
+
+def test_a_detoxification_claims_what_was_counted_and_names_its_instrument() -> None:
+    report = samples.mended()
+    assert words.asked_for(report) == "Request to detoxify: 20 examples of behaviours to take away."
+    said = " ".join(f"{claim.says} {claim.bound}" for claim in words.claims(report))
+    assert "55 prompts that no editor saw, toxic answers became rarer by 98" in said
+    assert "by 84" in said
+    assert "Of 75 prompts that got an unsafe answer, none still gets one." in said
+    assert "Of 140 harmless prompts that were answered, 1 was refused after the edit." in said
+    assert "harmless prompts are still answered" in words.graded(report)
+    assert any("not fit for a production sign-off" in limit for limit in words.limits(report))
+    assert words.limits(samples.sample()) == words.LIMITS
+    assert "not fit for a production sign-off" in render(report, "md")
