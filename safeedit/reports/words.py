@@ -41,8 +41,8 @@ _OLD = {"erase": "erased", "modify": "changed"}
 _MENDED = {
     "G1": "Within what the gates allow, the behaviours to be taken away are no longer shown, neither to the "
     "examples' prompts nor to others like them, and harmless prompts are still answered.",
-    "G2": "Within what the gates allow, the behaviours to be taken away are no longer shown, neither to their "
-    "prompts nor behind texts that coax models into them, and harmless prompts are still answered.",
+    "G2": "Within what the gates allow, the behaviours to be taken away are no longer shown, neither to "
+    "their prompts nor behind texts that coax models into them, and harmless prompts are still answered.",
 }
 _TAUGHT = "Within what the gates allow, the new facts are stated to direct and paraphrased questions."
 _GONE = {"erase": "the facts to be erased", "modify": "the old objects of changed facts"}

@@ -112,7 +112,8 @@ def test_the_model_card_is_one_that_the_hub_reads(make: Any) -> None:
     report = make()
     assert len(results) == 1 + sum(p.after is not None for p in report.judged)
     assert results[0].metric_value == report.verdict
-    assert card.data.tags == ["knowledge-editing", "safeedit", "unlearning"]
+    kind = "detoxification" if report.request.behaviours else "unlearning"
+    assert card.data.tags == ["knowledge-editing", "safeedit", kind]
 
 
 def test_a_model_card_does_not_name_the_request() -> None:
