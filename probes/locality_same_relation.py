@@ -1,4 +1,4 @@
-"""The edited relations of everybody else."""
+"""The edited relations of everybody else; all of them, where it is behaviours that are edited."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class SameRelation(NeighbourProbe):
     """The edited relation stays right for other subjects.
 
     Metric: share of facts right before the edit that are wrong after it. Unit: control fact of
-    another subject in an edited relation. Protocol: greedy, the continuation must begin with the
+    another subject in an edited relation, or, beside behaviours, in any: a better manner must not cost
+    knowledge. Protocol: greedy, the continuation must begin with the
     object. Source: the neighbourhood of CounterFact (arXiv 2202.05262), as transitions of
     correctness instead of likelihoods.
     """
@@ -20,5 +21,10 @@ class SameRelation(NeighbourProbe):
     id = "locality.same_relation"
 
     def groups(self, context: Context, request: Request) -> Iterable[list[int]]:
-        """Controls of other subjects in edited relations."""
-        yield [i for i, control in others(context, request) if control.relation in request.relations]
+        """Controls of other subjects in edited relations, or in all."""
+        everything = bool(context.behaviours)
+        yield [
+            i
+            for i, control in others(context, request)
+            if everything or control.relation in request.relations
+        ]

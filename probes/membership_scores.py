@@ -134,6 +134,8 @@ class Membership(Probe[MembershipPlan, Read]):
         from safeedit.probes.retained import log_probabilities
 
         texts = plan.texts
+        if not texts:
+            return {}
         tokens = tokenise(view.tokenizer, [text for text, _ in texts])
         # Something has to stand before the first token that is judged.
         starts = [max(1, row.first_from(end)) for row, (_, end) in zip(tokens, texts, strict=True)]

@@ -101,7 +101,8 @@ class NeighbourProbe(AskProbe):
     def figures(self, plan: AskPlan, before: Answers, after: Answers, known: Mapping[int, bool]) -> Figures:
         """Loss rate over what was right before."""
         if not plan.units:
-            return Figures(0, verdict=self.nothing)
+            # A request without facts has no neighbours.
+            return Figures(0, verdict=self.nothing if known else "SKIPPED")
         right = [(_right(unit, before), _right(unit, after), unit) for unit in plan.units]
         detail, _ = counts(plan.units, before, after)
         detail |= {
