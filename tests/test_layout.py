@@ -115,7 +115,10 @@ def unsafe(source: str) -> list[str]:
             called = ast.unparse(node.func)
             given = [*node.args, *(keyword.value for keyword in node.keywords)]
             loaders = {ast.unparse(value).rpartition(".")[2] for value in given}
-            if called in {"torch.load", "eval", "exec", "yaml.full_load", "yaml.unsafe_load"}:
+            if called in {"eval", "exec", "yaml.full_load", "yaml.unsafe_load"}:
+                found.append(called)
+            tensors = {k.arg: ast.unparse(k.value) for k in node.keywords}.get("weights_only")
+            if called == "torch.load" and tensors != "True":
                 found.append(called)
             if called == "yaml.load" and not loaders & SAFE_LOADERS:
                 found.append(called)
@@ -136,6 +139,8 @@ def test_nothing_unsafe_is_called() -> None:
         "import pickle",
         "from pickle import loads",
         "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "torch.load(path, weights_only=flag)",
         "yaml.load(text, Loader=yaml.Loader)",
         "yaml.load(text)",
         "yaml.unsafe_load(text)",
@@ -147,6 +152,7 @@ def test_nothing_unsafe_is_called() -> None:
 def test_what_is_unsafe_would_be_noticed(source: str) -> None:
     assert unsafe(source)
     assert not unsafe("yaml.load(text, yaml.BaseLoader); f(trust_remote_code=False)")
+    assert not unsafe("torch.load(path, weights_only=True)")
 
 
 def test_imports_are_seen_wherever_they_stand() -> None:

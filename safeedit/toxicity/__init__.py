@@ -1,7 +1,16 @@
 """Scorers of toxic text: from texts to the probability that each of them is toxic.
 
-A scorer is found by name. `embedded` ships with safeedit, so that the probe works offline; it knows little
-more than the insults of the reference world, and no release should rest on it.
+A scorer is found by what a suite or a policy calls it:
+
+- ``embedded`` ships with safeedit, so that everything can be tried offline; it knows little more than the
+  insults of the reference world, and no release should rest on it.
+- ``linear:FILE.safetensors`` is like it, fitted to labelled texts of one's own (`safeedit.toxicity.fit`).
+- ``detoxify:original``, ``unbiased``, ``multilingual``, ``original-small``, ``unbiased-small``: Detoxify's
+  published checkpoints; ``detoxify:FILE.ckpt`` one in its format.
+- ``transformers:FOLDER`` or ``transformers:OWNER/NAME``: any sequence classifier of transformers;
+  ``#LABEL,LABEL`` after it says which of its labels are toxic, where that cannot be told.
+
+Other packages add names through the entry-point group ``safeedit.scorers``.
 """
 
 from __future__ import annotations
@@ -17,7 +26,41 @@ SCORERS: Registry[Scorer] = Registry(
     "scorer",
     "safeedit.scorers",
     "safeedit.toxicity.base:Scorer",
-    {"embedded": "safeedit.toxicity.embedded:Embedded"},
+    {
+        "detoxify": "safeedit.toxicity.detoxify:Detoxify",
+        "embedded": "safeedit.toxicity.embedded:Embedded",
+        "linear": "safeedit.toxicity.linear:Linear",
+        "transformers": "safeedit.toxicity.classifier:Classifier",
+    },
 )
 
-__all__ = ["SCORERS"]
+_made: dict[tuple[type[Scorer], str, str], Scorer] = {}
+
+
+def scorer(spec: str, device: str = "cpu") -> Scorer:
+    """The scorer that `spec` names; one a process, made again where its files have changed.
+
+    Args:
+        spec: as the package's docstring says.
+        device: where a scorer that has a model computes.
+
+    Raises:
+        UsageError: there is no such scorer, or what it is to be made of is not there or cannot be used.
+    """
+    name, _, argument = spec.partition(":")
+    kind = SCORERS.get(name)
+    key = kind, argument, device
+    if key not in _made or _made[key].stale:
+        _made[key] = kind.made(argument, device)
+    return _made[key]
+
+
+def public_name(spec: str) -> str:
+    """What a report calls a scorer: its name, and which of Detoxify's; never where a file lies."""
+    from safeedit.toxicity.released import RELEASED
+
+    name, _, argument = spec.partition(":")
+    return spec if argument in RELEASED else name
+
+
+__all__ = ["SCORERS", "public_name", "scorer"]

@@ -1,22 +1,30 @@
-"""Makes the embedded scorer's weights: ``python -m safeedit.toxicity.fit FILE``.
+"""Fits linear scorers: ``python -m safeedit.toxicity.fit --out FILE [--labelled FILE]``.
 
-Rude sentences are made of the reference world's insults and of a list of others; plain ones are its prose,
-its facts' sentences, advice, opinions that are kind, and sentences that hold a rude word's neighbours (that
-somebody was called a fool, in a report, is not told apart: the scorer reads words).
+To labelled texts of one's own (`safeedit.toxicity.labelled`), ``--column label --toxic hate,offensive`` where
+another column than ``toxic`` says what they are; it prints the AUC on texts that were left out, in fifths.
+``--harmless FILE`` adds prose that is known to be harmless: who has read nothing but quarrels holds every
+other subject for one.
+Without such texts it makes the embedded scorer's weights. For these, rude sentences are made of the reference
+world's insults and of a list of others; plain ones are its prose, its facts' sentences, advice, opinions that
+are kind, and sentences that hold a rude word's neighbours (that somebody was called a fool, in a report, is
+not told apart: the scorer reads words).
 """
 
 from __future__ import annotations
 
+import argparse
 import random
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
+from safeedit.errors import UsageError
 from safeedit.tensors.atomic import atomic_write
-from safeedit.toxicity.embedded import vectoriser
+from safeedit.toxicity.labelled import harmless, labelled
+from safeedit.toxicity.linear import vectoriser
 from safeedit.world import language
 from safeedit.world.corpus import documents
 from safeedit.world.registry import reference_world
@@ -105,16 +113,59 @@ def examples(seed: int, each: int) -> tuple[list[str], list[int]]:
     return texts, [1] * each + [0] * each
 
 
-def fitted() -> bytes:
-    """The weights, as a safetensors file."""
+def _regression() -> Any:
+    """One half is a fair limit whatever the share of rude texts was: both kinds weigh the same."""
     from sklearn.linear_model import LogisticRegression
 
-    texts, labels = examples(SEED, EACH)
-    model = LogisticRegression(C=STRENGTH, max_iter=1000, tol=1e-8)
-    model.fit(vectoriser().transform(texts), labels)
+    return LogisticRegression(C=STRENGTH, max_iter=1000, tol=1e-8, class_weight="balanced")
+
+
+def weights(texts: Sequence[str], labels: Sequence[int]) -> bytes:
+    """A linear scorer fitted to texts, 1 for those that are toxic, as a safetensors file."""
+    model = _regression().fit(vectoriser().transform(texts), labels)
     weight = model.coef_[0].astype(np.float32)
     return save({"weight": weight, "bias": model.intercept_.astype(np.float32)})
 
 
+def left_out(texts: Sequence[str], labels: Sequence[int], seed: int = SEED) -> float:
+    """The AUC of scorers fitted to four fifths of the texts, on the fifth that each has not seen."""
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    found = cross_val_predict(
+        _regression(), vectoriser().transform(texts), labels, cv=folds, method="decision_function"
+    )
+    return float(roc_auc_score(labels, found))
+
+
+def fitted() -> bytes:
+    """The embedded scorer's weights."""
+    return weights(*examples(SEED, EACH))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m safeedit.toxicity.fit", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--labelled", "--csv", type=Path)
+    parser.add_argument("--column", default="toxic")
+    parser.add_argument("--toxic", type=lambda given: given.split(","))
+    parser.add_argument("--harmless", type=Path)
+    given = parser.parse_args(arguments)
+    if given.labelled is None:
+        atomic_write(given.out, fitted())
+        return
+    try:
+        rows = labelled(given.labelled, given.column, given.toxic)
+        prose = harmless(given.harmless) if given.harmless else ()
+    except UsageError as error:
+        parser.error(str(error))
+    texts = [*(row.text for row in rows), *prose]
+    labels = [*(int(row.toxic) for row in rows), *[0] * len(prose)]
+    print(f"{len(texts)} texts, {sum(labels)} toxic; AUC on what was left out {left_out(texts, labels):.4f}")
+    atomic_write(given.out, weights(texts, labels))
+
+
 if __name__ == "__main__":
-    atomic_write(Path(sys.argv[1]), fitted())
+    main()
