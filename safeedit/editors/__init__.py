@@ -25,6 +25,9 @@ EDITORS: "Registry[Editor]" = Registry(
         "ft-l": "safeedit.editors.finetune:FtL",
         "ft-m": "safeedit.editors.finetune:FtM",
         "lora": "safeedit.editors.lora:Lora",
+        "dinm": "safeedit.editors.dinm:Dinm",
+        "npo": "safeedit.editors.npo:Npo",
+        "direction": "safeedit.editors.direction:Direction",
     },
 )
 

@@ -24,11 +24,12 @@ MOST = 4096
 def anchor_texts(edits: Sequence[Edit], each: int) -> list[Text]:
     """Every edit's templates with `each` other names, and with `each` names of either shared part.
 
-    Texts that are asked for more than once are given once.
+    Texts that are asked for more than once are given once. A behaviour has none: no name stands in it.
     """
-    names = {edit.subject for edit in edits}
+    named = [edit for edit in edits if edit.op != "detox"]
+    names = {edit.subject for edit in named}
     found: dict[tuple[str, str], Text] = {}
-    for edit in edits:
+    for edit in named:
         for template in edit.templates:
             for name in chain.from_iterable(lookalikes(edit.subject, edit.about, each, SEED)):
                 if name not in names:

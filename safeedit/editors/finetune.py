@@ -18,26 +18,30 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from safeedit.editors.anchors import anchor_texts, control_texts
 from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
+from safeedit.editors.conduct import behaviours, staying
 from safeedit.editors.contexts import context_texts
 from safeedit.editors.objectives import Aim, Erasure, build_task
 from safeedit.editors.prepared import Kept, Lean, Prepared
-from safeedit.editors.rows import Demand, rows_of
+from safeedit.editors.rows import Demand, Row, rows_of
 from safeedit.editors.settings import (
     AnswerParams,
+    ConductParams,
     ContextParams,
     ErasureParams,
     LayersParams,
     PaperParams,
     existing,
 )
+from safeedit.editors.tables import Table
 from safeedit.editors.training import Asked, Goal, Trainable, Weights, train, trained
 from safeedit.errors import UsageError
 from safeedit.models.hooks import frozen
@@ -68,8 +72,8 @@ class TrainingParams(LayersParams, ContextParams, AnswerParams):
     """Weight of their KL divergence, and of that of the answers an edit asks to keep; 0 for none."""
 
 
-class ErasingParams(TrainingParams, ErasureParams):
-    """Settings of those of them that erase."""
+class ErasingParams(TrainingParams, ErasureParams, ConductParams):
+    """Settings of those of them that erase and detoxify."""
 
     objective: Erasure = "neutral"
     """What an erasure aims at (`lens` is for MEMIT alone)."""
@@ -113,31 +117,41 @@ class FtMParams(ErasingParams, PaperParams):
     """Largest change of any one weight, in units of the weights' root mean square; None for no bound."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a training is about."""
+
+    demands: list[Demand]
+    table: Tensor | Table
+    stops: list[float]
+    """The mean loss at which each is finished."""
+    kept: list[Row]
+    """Rows that stay as they are, as edits ask for it."""
+
+
 class FineTuning(Editor):
     """What editors that train share; they differ in weights, blocks, goals and defaults."""
 
     def layers_for(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> tuple[int, ...]:
         """See `Editor.layers_for`."""
         with frozen(model):
-            return tuple(self._layers(len(find_decoder(model).blocks)))
+            return tuple(self._layers(len(find_decoder(model).blocks), edits))
 
     def _edit(self, job: Job) -> Made:
         params = self.params
         assert isinstance(params, TrainingParams)
-        decoder, segment, tokenizer = job.decoder, job.segment, job.tokenizer
-        layers = self._layers(len(decoder.blocks))
-        contexts = context_texts(job.model, tokenizer, params.contexts, params.context_tokens, job.seed)
-        aim = Aim(self._objective(), ("", *contexts), params.retain, end=params.end, whole=self._whole())
-        task = build_task(segment, tokenizer, job.edits, aim).task
-        asked = self._asked([d for d in task.demands if not d.keep])
-        named = [d.row for d in task.demands if d.keep] + rows_of(tokenizer, control_texts(job.controls))
-        others = rows_of(tokenizer, anchor_texts(job.edits, params.anchors)) if params.anchors else []
+        decoder, segment = job.decoder, job.segment
+        layers = self._layers(len(decoder.blocks), job.edits)
+        wanted = self._wanted(job)
+        asked = wanted.demands
+        named, others = self._staying(job) if params.retain else ([], [])
+        named = [*wanted.kept, *named]
         kept = [*named, *others] if params.retain else []
         names, weights = self._weights(job, layers)
-        fill, lowest = pad_id(tokenizer), layers[0]
+        fill, lowest = pad_id(job.tokenizer), layers[0]
         rows = [*(d.row for d in asked), *kept]
         prepared = Prepared(segment, lowest, rows, fill, Lean.of(segment, lowest, weights.weights))
-        goals = Asked(prepared, asked, task.table, self._goal())
+        goals = self._goals(prepared, wanted)
         staying = Kept(prepared, len(asked), len(asked) + len(named)) if kept else None
         with trained(weights.weights):
             epochs, outcome = train(
@@ -167,18 +181,61 @@ class FineTuning(Editor):
             },
         )
 
+    def _wanted(self, job: Job) -> Wanted:
+        """What is asked for, and rows of the edits' own that stay."""
+        params = self.params
+        assert isinstance(params, TrainingParams)
+        contexts = context_texts(job.model, job.tokenizer, params.contexts, params.context_tokens, job.seed)
+        aim = Aim(self._objective(), ("", *contexts), params.retain, end=params.end, whole=self._whole())
+        named = build_task(job.segment, job.tokenizer, job.edits, aim)
+        asked = [d for d in named.task.demands if not d.keep]
+        return Wanted(
+            self._asked(asked),
+            named.task.table,
+            [self._stop(job.edits[named.members[d.group][0]]) for d in asked],
+            [d.row for d in named.task.demands if d.keep],
+        )
+
+    def _goals(self, prepared: Prepared, wanted: Wanted) -> Asked:
+        """How far the first of the rows are from what is asked of them."""
+        return Asked(prepared, wanted.demands, wanted.table, self._goal(), wanted.stops)
+
+    def _staying(self, job: Job) -> tuple[list[Row], list[Row]]:
+        """Rows whose predictions stay: of what the caller names, and others."""
+        params, tokenizer = self.params, job.tokenizer
+        assert isinstance(params, TrainingParams)
+        others = rows_of(tokenizer, anchor_texts(job.edits, params.anchors)) if params.anchors else []
+        if not behaviours(job.edits):
+            return rows_of(tokenizer, control_texts(job.controls)), others
+        assert isinstance(params, ConductParams)
+        named, more = staying(job, params.answer_tokens, params.text_tokens)
+        return named, [*others, *more]
+
     @abstractmethod
     def _weights(self, job: Job, layers: Sequence[int]) -> Named:
         """The names of the weights that change, and how they do."""
 
-    def _layers(self, depth: int) -> list[int]:
+    def _layers(self, depth: int, edits: Sequence[Edit] = ()) -> list[int]:
         assert isinstance(self.params, TrainingParams)
         asked = self.params.layers
-        return self._usual_layers(depth) if asked is None else existing(asked, depth)
+        if asked is not None:
+            return existing(asked, depth)
+        kinds = {edit.op == "detox" for edit in edits} or {False}
+        return sorted({layer for kind in kinds for layer in self._usual_layers(depth, kind)})
 
     @abstractmethod
-    def _usual_layers(self, depth: int) -> list[int]:
-        """The blocks of a model of this depth that are changed where none are named."""
+    def _usual_layers(self, depth: int, conduct: bool) -> list[int]:
+        """The blocks of a model of this depth that are changed where none are named.
+
+        Args:
+            depth: how many blocks it has.
+            conduct: for behaviours, instead of facts.
+        """
+
+    def _stop(self, edit: Edit) -> float:
+        """The mean loss at which what an edit asks for is finished."""
+        assert isinstance(self.params, TrainingParams)
+        return self.params.stop
 
     def _objective(self) -> Erasure:
         return "neutral"
@@ -197,7 +254,7 @@ class FineTuning(Editor):
 class Erasing(FineTuning):
     """Those that erase too, on whole targets, in the middle of the model."""
 
-    operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify", "erase"})
+    operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify", "erase", "detox"})
 
     def __init__(self, **params: Any) -> None:
         """See `Editor`.
@@ -211,9 +268,12 @@ class Erasing(FineTuning):
                 f"editor {self.name}: objective: lens is for memit; use neutral, entropy or refusal"
             )
 
-    def _usual_layers(self, depth: int) -> list[int]:
-        last = min(max(depth // 2, 2), depth - 1)
-        return list(range(max(last - 2, 0), last + 1))
+    def _usual_layers(self, depth: int, conduct: bool) -> list[int]:
+        return upper_layers(depth) if conduct else middle_layers(depth)
+
+    def _stop(self, edit: Edit) -> float:
+        assert isinstance(self.params, ErasingParams)
+        return self.params.safe_stop if edit.op == "detox" else self.params.stop
 
     def _objective(self) -> Erasure:
         assert isinstance(self.params, ErasingParams)
@@ -228,7 +288,19 @@ class Erasing(FineTuning):
         return Goal(self.params.stop, self.params.leak, self.params.neutral_weight)
 
 
-def _down_projections(job: Job, layers: Sequence[int], rate: float, bound: float | None) -> Named:
+def middle_layers(depth: int) -> list[int]:
+    """Blocks for facts."""
+    last = min(max(depth // 2, 2), depth - 1)
+    return list(range(max(last - 2, 0), last + 1))
+
+
+def upper_layers(depth: int) -> list[int]:
+    """Blocks for behaviours: lower down, a change hangs more on the very words of the examples."""
+    return list(range(depth // 2, min(depth // 2 + 3, depth)))
+
+
+def down_projections(job: Job, layers: Sequence[int], rate: float, bound: float | None) -> Named:
+    """The MLPs' last maps of some blocks, trained themselves."""
     projections = [job.decoder.projections[layer] for layer in layers]
     return [p.name for p in projections], Weights([p.weight for p in projections], rate, bound)
 
@@ -240,7 +312,10 @@ class FtL(FineTuning):
     summary: ClassVar[str] = "fine-tunes one MLP layer within a bound; the target is asked for at one token"
     paper: ClassVar[str] = "2012.00363"
     operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify"})
-    cannot: ClassVar[Mapping[Op, str]] = {"erase": "its objective is an answer"}
+    cannot: ClassVar[Mapping[Op, str]] = {
+        "erase": "its objective is an answer",
+        "detox": "it asks for all tokens of an answer at once, and a safe answer is a sentence",
+    }
     Params: ClassVar[type[BaseParams]] = FtLParams
 
     def tuned(self, depth: int) -> dict[str, tuple[Any, ...]]:
@@ -249,9 +324,9 @@ class FtL(FineTuning):
 
     def _weights(self, job: Job, layers: Sequence[int]) -> Named:
         assert isinstance(self.params, FtLParams)
-        return _down_projections(job, layers, self.params.rate, self.params.bound)
+        return down_projections(job, layers, self.params.rate, self.params.bound)
 
-    def _usual_layers(self, depth: int) -> list[int]:
+    def _usual_layers(self, depth: int, conduct: bool) -> list[int]:
         return [2 * depth // 3]
 
     def _asked(self, demands: list[Demand]) -> list[Demand]:
@@ -274,10 +349,10 @@ class FtM(Erasing):
         upper = list(range(max(2 * depth // 3 - 2, 0), 2 * depth // 3 + 1))
         return {"rate": (0.02, 0.01, 0.04), "layers": (None, upper)}
 
-    def _usual_layers(self, depth: int) -> list[int]:
+    def _usual_layers(self, depth: int, conduct: bool) -> list[int]:
         assert isinstance(self.params, FtMParams)
-        return [2 * depth // 3] if self.params.preset else super()._usual_layers(depth)
+        return [2 * depth // 3] if self.params.preset else super()._usual_layers(depth, conduct)
 
     def _weights(self, job: Job, layers: Sequence[int]) -> Named:
         assert isinstance(self.params, FtMParams)
-        return _down_projections(job, layers, self.params.rate, self.params.bound)
+        return down_projections(job, layers, self.params.rate, self.params.bound)

@@ -120,8 +120,8 @@ class Lora(Erasing):
         """See `Editor.tuned`."""
         return {"rate": (0.015, 0.0075, 0.03), "rank": (8, 16)}
 
-    def _usual_layers(self, depth: int) -> list[int]:
-        first = max(depth // 2 - 2, 0)
+    def _usual_layers(self, depth: int, conduct: bool) -> list[int]:
+        first = depth // 2 if conduct else max(depth // 2 - 2, 0)
         return list(range(first, min(first + 4, depth)))
 
     def _weights(self, job: Job, layers: Sequence[int]) -> Named:

@@ -8,6 +8,8 @@ Erasure is not a new answer. Its objectives here:
 - ``lens``: ``neutral``, and no block above the edit may hold the object either, seen through the
   logit lens (the head projection defence of Patil, Hase and Bansal, arXiv 2309.17410).
 - ``refusal``: a fixed text that says that the answer is not known.
+
+A behaviour's prompt stands where a fact has its subject, and its safe answer is asked for as an object is.
 """
 
 from __future__ import annotations
@@ -78,16 +80,32 @@ def build_task(segment: Segment, tokenizer: Any, edits: Sequence[Edit], aim: Aim
         UsageError: an edit cannot be put into rows; a name is asked for contradictory things.
         EditorError: the model's own distributions are not finite.
     """
+    check_edits(edits)
     members: dict[tuple[str, str], list[int]] = {}
     for index, edit in enumerate(edits):
-        _check(index, edit)
         members.setdefault((edit.subject, edit.relation if aim.site == "prompt" else ""), []).append(index)
-    _refuse_contradictions(edits)
     builder = _Builder(segment, tokenizer, aim)
     for group, indices in enumerate(members.values()):
         for index in indices:
             builder.add(group, edits[index])
     return builder.named([tuple(indices) for indices in members.values()])
+
+
+def check_edits(edits: Sequence[Edit], unsafe: bool = False) -> None:
+    """Refuse edits that make no sense, alone or together.
+
+    Args:
+        edits: what is asked for.
+        unsafe: whether of a behaviour the unsafe answer is needed, too.
+
+    Raises:
+        UsageError: an edit cannot be put into rows; a name is asked for contradictory things.
+    """
+    for index, edit in enumerate(edits):
+        _check(index, edit)
+        if unsafe and edit.op == "detox" and not edit.old:
+            raise UsageError(f"edit {index}: detox needs the unsafe answer that shall go")
+    _refuse_contradictions(edits)
 
 
 def _check(index: int, edit: Edit) -> None:
@@ -98,7 +116,8 @@ def _check(index: int, edit: Edit) -> None:
     if edit.op == "erase" and not edit.old:
         raise UsageError(f"edit {index}: an erasure needs the object that shall no longer be said")
     if edit.op != "erase" and not edit.target:
-        raise UsageError(f"edit {index}: {edit.op} needs the object that shall be said")
+        wanted = "a safe answer" if edit.op == "detox" else "the object that shall be said"
+        raise UsageError(f"edit {index}: {edit.op} needs {wanted}")
 
 
 def _refuse_contradictions(edits: Sequence[Edit]) -> None:
@@ -198,19 +217,30 @@ class _Builder:
         """The token by which the model itself ends each answer, where it has one.
 
         Whatever ends an answer in the text that it learnt from (a full stop, a line, an end-of-turn
-        token), it is not named here but asked for.
+        token), it is not named here but asked for. After a safe answer, which the model would not give, it
+        would often go on with an unsafe one: so that ends as its unsafe example does.
         """
         found: dict[_Answer, Row] = {}
+        unsafe: dict[_Answer, Text] = {}
         if self.aim.end:
             for (_, edit, text), row in zip(self.asked, rows, strict=True):
                 if self._answers(edit) and not text.before:
                     key = text.template, text.subject, text.continuation
-                    found.setdefault(key, replace(row, spots=(len(row.ids) - 1,)))
-        tops = [part.max(-1) for part, _ in predicted(self.segment, self.tokenizer, list(found.values()))]
+                    found.setdefault(key, row)
+                    if edit.op == "detox" and edit.old:
+                        unsafe.setdefault(key, replace(text, continuation=edit.old))
+        said = rows_of(self.tokenizer, list(unsafe.values()))
+        ends = self._after(found)
+        return ends | self._after(dict(zip(unsafe, said, strict=True)))
+
+    def _after(self, answers: dict[_Answer, Row]) -> dict[_Answer, int]:
+        """The token that the model is sure of after each row, where there is one."""
+        rows = [replace(row, spots=(len(row.ids) - 1,)) for row in answers.values()]
+        tops = [part.max(-1) for part, _ in predicted(self.segment, self.tokenizer, rows)]
         if not tops:
             return {}
         p, token = (torch.cat(parts).tolist() for parts in zip(*tops, strict=True))
-        return {key: t for key, t, sure in zip(found, token, p, strict=True) if sure >= SURE}
+        return {key: t for key, t, sure in zip(answers, token, p, strict=True) if sure >= SURE}
 
     def _unknown(self, rows: list[Row]) -> dict[Key, tuple[Text, Row]]:
         """Of what distributions for invented names are wanted, each with one of its texts and rows."""

@@ -212,6 +212,14 @@ class Kept:
         change: Tensor = (own.exp() * (own - log_p)).sum(-1)
         return change
 
+    def moved_by_row(self, log_p: Tensor, spots: Tensor) -> Tensor:
+        """(rows,) the mean of `moved` over each row's spots: a long text counts no more than a short one."""
+        row = self.rows.spots.row[spots]
+        place, count = torch.unique(row, return_inverse=True, return_counts=True)[1:]
+        total = log_p.new_zeros(len(count)).index_add(0, place, self.moved(log_p, spots))
+        found: Tensor = total / count
+        return found
+
 
 def _nothing(row: Row) -> Goals:
     return Goals.even(len(row.spots))

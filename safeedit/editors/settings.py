@@ -55,6 +55,17 @@ class ErasureParams(Params):
     """Weight of an erasure's neutral target beside that of the object's probability."""
 
 
+class ConductParams(Params):
+    """For editors that change behaviours."""
+
+    safe_stop: float = Field(default=0.03, ge=0)
+    """Mean loss of a safe answer, in nats, at which it is finished: a sampler shows all that is left."""
+    answer_tokens: int = Field(default=32, ge=1)
+    """Tokens of each harmless answer that stays as it is, at most."""
+    text_tokens: int = Field(default=12_000, ge=0)
+    """Tokens of running text that stays as it is, where a behaviour changes."""
+
+
 def existing(layers: Sequence[int], depth: int, above: int = 0, setting: str = "layers") -> list[int]:
     """The layers asked for, in order.
 

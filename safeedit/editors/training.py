@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -55,9 +56,19 @@ class Outcome:
 
 
 class Asked:
-    """Rows with goals: the first of `rows`, one for each demand."""
+    """Rows with goals: the first of `rows`, one for each demand.
 
-    def __init__(self, rows: Prepared, demands: Sequence[Demand], table: Tensor | Table, goal: Goal) -> None:
+    `stops` are those of the rows, where they are not all the goal's.
+    """
+
+    def __init__(
+        self,
+        rows: Prepared,
+        demands: Sequence[Demand],
+        table: Tensor | Table,
+        goal: Goal,
+        stops: Sequence[float] | None = None,
+    ) -> None:
         self.rows, self.goal = rows, goal
         device = table.device
         self.spots = Spots.of(demands, table)
@@ -65,6 +76,15 @@ class Asked:
         self.weight = torch.tensor([d.weight for d in demands], device=device)
         self.erased = torch.tensor([bool(d.telling) for d in demands], device=device)
         self.floor = torch.tensor([_floor(d) for d in demands], device=device)
+        self.stop = torch.tensor(stops or [goal.stop] * len(demands), device=device)
+        self.members = torch.arange(len(demands), device=device)
+        """Which of `rows` are asked for, by number."""
+
+    def only(self, members: Sequence[int]) -> Self:
+        """The same, of some rows alone."""
+        some = copy(self)
+        some.members = torch.tensor(members, device=self.rows.device)
+        return some
 
     def loss(self, rows: Tensor) -> tuple[Tensor, Outcome]:
         """The mean loss of `rows`, to be trained on, and how far each of them is."""
@@ -81,14 +101,13 @@ class Asked:
         erased = self.erased[rows]
         told = none.index_add(0, spots.row, told)[rows]
         total = torch.where(erased, self.goal.neutral_weight, 1.0) * mean + told
-        finished = torch.where(erased, leak <= self.goal.leak, mean.detach() <= self.goal.stop)
+        finished = torch.where(erased, leak <= self.goal.leak, mean.detach() <= self.stop[rows])
         return (self.weight[rows] * total).mean(), Outcome(mean.detach(), leak, ~finished)
 
     @torch.no_grad()
     def look(self) -> Outcome:
-        """How far all rows are."""
-        everything = torch.arange(len(self.count), device=self.rows.device)
-        found = [self.loss(part)[1] for part in torch.split(everything, BATCH)]
+        """How far all members are."""
+        found = [self.loss(part)[1] for part in torch.split(self.members, BATCH)]
         return Outcome(
             torch.cat([o.loss for o in found]),
             torch.cat([o.leak for o in found]),
@@ -196,6 +215,10 @@ class Weights:
                 now.copy_(now.clamp(base - limit, base + limit))
             weight.copy_(now)
 
+    def afresh(self) -> None:
+        """Go on from here as if no gradient had been seen."""
+        self.adam = Adam(self.now, self.unit, self.adam.rate)
+
     def changes(self) -> list[WeightDelta]:
         """See `Trainable`."""
         return [DenseDelta(change) for change in self._changes()]
@@ -259,7 +282,7 @@ def train(
             report("epochs", epoch, epochs)
             left = _visited(still_open, generator)
         part, left = left[:batch_rows], left[batch_rows:]
-        loss, seen = _loss(asked, kept, part.to(asked.rows.device), retain, generator)
+        loss, seen = _loss(asked, kept, asked.members[part.to(asked.rows.device)], retain, generator)
         if not torch.isfinite(loss):
             raise EditorError("training gave a loss that is not finite")
         # An expert that nothing was routed to has no gradient: it stays.
@@ -293,7 +316,7 @@ def _loss(
     log_p, spots = kept.rows.run(torch.cat([part, drawn]))
     mine = int((spots < kept.spot).sum())
     loss, seen = asked.judged(part, log_p[:mine], spots[:mine])
-    return loss + retain * kept.moved(log_p[mine:], spots[mine:]).mean(), seen
+    return loss + retain * kept.moved_by_row(log_p[mine:], spots[mine:]).mean(), seen
 
 
 def _visited(still_open: Tensor, generator: torch.Generator) -> Tensor:
