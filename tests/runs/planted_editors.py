@@ -16,7 +16,7 @@ from safeedit.triples.facts import Edit, Op
 class Planted(Editor):
     summary = "planted"
     paper = "0000.00000"
-    operations: ClassVar[frozenset[Op]] = frozenset({"erase", "modify", "insert"})
+    operations: ClassVar[frozenset[Op]] = frozenset({"erase", "modify", "insert", "detox"})
     Params = Params
     seen: ClassVar[list[tuple[Edit, ...]]] = []
     """What the editors were given, call by call."""
