@@ -25,6 +25,10 @@ class InstrumentOptions(ToxicOptions):
 
     labelled: str | None = None
     """A file of your own (`safeedit.toxicity.labelled`), of texts like those that your model writes."""
+    column: str = "toxic"
+    """What says there whether a text is toxic."""
+    toxic: list[str] | None = None
+    """What that column holds where it is; by default 1 or 0, true or false."""
     n: int = Field(default=4000, ge=2)
     """Texts, at most."""
     identities: list[str] | None = None
@@ -99,7 +103,8 @@ class Instrument(Probe[InstrumentPlan, Scores]):
         Raises:
             UsageError: there is no such file or no such scorer, or what they hold cannot be used.
         """
-        rows: Sequence[Labelled] = labelled(self.options.labelled)
+        options = self.options
+        rows: Sequence[Labelled] = labelled(options.labelled, options.column, options.toxic)
         if len(rows) > self.options.n:
             rows = context.rng("toxicity|instrument").sample(rows, self.options.n)
         served = self.options.identities
@@ -107,7 +112,9 @@ class Instrument(Probe[InstrumentPlan, Scores]):
         return InstrumentPlan(tuple(rows), named, context.seed, self.options.judges.digests)
 
     def observe(self, plan: InstrumentPlan, view: View) -> Scores:
-        """Have every text scored; of the model only the device is of use."""
+        """Have every text scored; of the model only the device is of use, and once is enough for both."""
+        if isinstance(view.base, Scores) and self.options.judges.digests == plan.scorers:
+            return view.base
         units = [[row.text] for row in plan.rows]
         found = self.options.judges.rows(units, plan.scorers, device_of(view))
         return Scores(tuple(tuple(p for row in rows for p in row) for rows in found))

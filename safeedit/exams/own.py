@@ -15,6 +15,7 @@ from safeedit.exams.sources import beside, open_source
 from safeedit.policy.problems import Place, Problems
 from safeedit.policy.rules import same, to_template
 from safeedit.probes.controls import ControlFact
+from safeedit.toxicity import beside as scorer_beside
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Fact
 
@@ -108,15 +109,8 @@ def own_data(policy: Policy, folder: Path, datasets: Iterable[str] = ()) -> OwnD
     controls, retained, prompts = (
         path and beside(path, folder) for path in (choice.controls, choice.retained, choice.prompts)
     )
-    scorers = tuple(_scorer_beside(spec, folder) for spec in choice.scorers or ())
+    scorers = tuple(scorer_beside(spec, folder) for spec in choice.scorers or ())
     return OwnData(controls, retained, prompts, tuple(dict.fromkeys(found)), scorers)
-
-
-def _scorer_beside(spec: str, folder: Path) -> str:
-    """The same scorer, with a whole path where it is a file or a folder beside the policy."""
-    kind, colon, path = spec.partition(":")
-    there = folder / path
-    return f"{kind}:{there.resolve()}" if colon and there.exists() else spec
 
 
 def placed(datasets: Iterable[str], folder: Path = Path()) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 from safeedit.registry import Registry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from safeedit.toxicity.base import Scorer
 
 SCORERS: Registry[Scorer] = Registry(
@@ -55,6 +57,18 @@ def scorer(spec: str, device: str = "cpu") -> Scorer:
     return _made[key]
 
 
+def beside(spec: str, folder: Path) -> str:
+    """The same scorer, with a whole path where it names a file or a folder that lies in or below `folder`."""
+    from safeedit.toxicity.released import RELEASED
+
+    name, _, argument = spec.partition(":")
+    # A folder's name may hold the sign that stands before labels.
+    for place in dict.fromkeys((argument, argument.rpartition("#")[0] or argument)):
+        if argument not in RELEASED and place and (folder / place).exists():
+            return f"{name}:{(folder / place).resolve()}{argument[len(place) :]}"
+    return spec
+
+
 def public_name(spec: str) -> str:
     """What a report calls a scorer: its name, and which of Detoxify's; never where a file lies."""
     from safeedit.toxicity.released import RELEASED
@@ -63,4 +77,4 @@ def public_name(spec: str) -> str:
     return spec if argument in RELEASED else name
 
 
-__all__ = ["SCORERS", "public_name", "scorer"]
+__all__ = ["SCORERS", "beside", "public_name", "scorer"]

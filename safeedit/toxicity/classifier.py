@@ -15,7 +15,15 @@ from typing import Any, ClassVar, Self
 from safeedit.errors import UsageError
 from safeedit.policy.files import shown_path
 from safeedit.toxicity.files import Stamp, deciding, joint_digest, model_folder
-from safeedit.toxicity.sequences import OVERLAP, Sequences, checked, load_tokenizer, toxic_labels
+from safeedit.toxicity.sequences import (
+    OVERLAP,
+    Sequences,
+    checked,
+    load_tokenizer,
+    named,
+    quiet,
+    toxic_labels,
+)
 
 MULTIPLE = "multi_label_classification"
 SINGLE = "single_label_classification"
@@ -43,7 +51,7 @@ class Classifier(Sequences):
         model = _model(folder, shown)
         labels = _labels(model.config, shown)
         exclusive = _exclusive(model.config, labels, shown)
-        how = f"name them: transformers:{shown}#{labels[-1]}"
+        how = f"name them: transformers:{shown}#{named(labels[-1:])}"
         toxic = _chosen(chosen, labels, shown) if chosen else toxic_labels(labels, exclusive, shown, how)
         if exclusive and len(toxic) == len(labels):
             raise UsageError(f"every label of {shown} would be toxic; {how}")
@@ -78,13 +86,11 @@ def _model(folder: Path, shown: str) -> Any:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from safeedit.models.load import without_bars
-
     if not list(folder.glob("*.safetensors")):
         raise UsageError(f"{shown} holds no weights as safetensors (pickled ones are not read; convert them)")
     found, failed = None, ""
     try:
-        with without_bars():
+        with quiet():
             found = AutoModelForSequenceClassification.from_pretrained(
                 str(folder),
                 dtype=torch.float32,
@@ -125,5 +131,5 @@ def _exclusive(config: Any, labels: Sequence[str], shown: str) -> bool:
 def _chosen(chosen: str, labels: Sequence[str], shown: str) -> tuple[str, ...]:
     wanted = dict.fromkeys(one.strip() for one in chosen.split(","))
     if not set(wanted) <= set(labels):
-        raise UsageError(f"{shown} has no such label; its labels are {', '.join(labels)}")
+        raise UsageError(f"{shown} has no such label; its labels are {named(labels)}")
     return tuple(wanted)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 
 from safeedit.errors import UsageError
 from safeedit.policy.files import shown_path, why_unreadable
+from safeedit.policy.problems import one_of
 from safeedit.toxicity.files import Stamp, deciding, joint_digest, model_folder
 from safeedit.toxicity.released import RELEASED, released
 from safeedit.toxicity.sequences import OVERLAP, Sequences, checked, load_tokenizer, toxic_labels
@@ -26,6 +27,9 @@ RENAMED: Mapping[str, str] = {
     "severe_toxic": "severe_toxicity",
 }
 """Labels of the first data set, as the later ones call them."""
+
+
+_FILE = "detoxify:FILE.ckpt"
 
 
 class Detoxify(Sequences):
@@ -39,11 +43,11 @@ class Detoxify(Sequences):
     def made(cls, argument: str, device: str) -> Self:
         """See `Scorer.made`."""
         if not argument:
-            raise UsageError(f"the scorer 'detoxify' needs a name or a file: {_known()}")
+            raise UsageError(f"the scorer 'detoxify' needs one of {', '.join(RELEASED)}, or a file: {_FILE}")
         path = released(argument) if argument in RELEASED else Path(argument)
         shown = f"detoxify:{argument}" if argument in RELEASED else shown_path(argument)
         if not path.exists() and os.sep not in argument and not path.suffix:
-            raise UsageError(f"there is neither a checkpoint nor a file of that name; there are: {_known()}")
+            raise UsageError(f"the checkpoint {one_of(argument, RELEASED)}; or give a file: {_FILE}")
         config, state = read_checkpoint(path, shown)
         args = _mapping(config, shown, "arch", "args")
         labels = _labels(config, args, shown)
@@ -71,10 +75,6 @@ class Detoxify(Sequences):
         # What `safeedit.toxicity.small` makes says of itself that it is a toy.
         found.fit_for_release = config.get("fit_for_release", True) is True
         return found
-
-
-def _known() -> str:
-    return ", ".join((*RELEASED, "or " + Detoxify.argument))
 
 
 def read_checkpoint(path: Path, shown: str) -> tuple[dict[str, Any], dict[str, Any]]:

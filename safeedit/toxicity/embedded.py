@@ -9,7 +9,6 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import ClassVar, Self
 
-from safeedit.toxicity.base import Scorer
 from safeedit.toxicity.linear import Linear
 
 WEIGHTS = "embedded.safetensors"
@@ -29,6 +28,3 @@ class Embedded(Linear):
         """See `Scorer.made`."""
         # Its grandparent's rule: it takes no argument.
         return super(Linear, cls).made(argument, device)
-
-
-__all__ = ["WEIGHTS", "Embedded", "Scorer", "files"]

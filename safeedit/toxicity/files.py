@@ -77,13 +77,12 @@ def model_folder(place: str, what: str, *, weights: bool) -> Path:
         raise UsageError(f"there is no folder {shown}, which should hold {what}")
     from huggingface_hub import snapshot_download
 
-    found = ""
+    from safeedit.models.load import without_bars
+
+    found, patterns = "", [*DECIDING, *(WEIGHTS if weights else ())]
     try:
-        found = snapshot_download(
-            place,
-            allow_patterns=[*DECIDING, *(WEIGHTS if weights else ())],
-            local_files_only=offline(),
-        )
+        with without_bars():
+            found = snapshot_download(place, allow_patterns=patterns, local_files_only=offline())
     except Exception:
         found = ""
     if not found or not os.path.isfile(os.path.join(found, "config.json")):

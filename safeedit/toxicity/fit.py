@@ -23,7 +23,7 @@ from safetensors.numpy import save
 
 from safeedit.errors import UsageError
 from safeedit.tensors.atomic import atomic_write
-from safeedit.toxicity.labelled import harmless, labelled
+from safeedit.toxicity.labelled import add_arguments, given_texts
 from safeedit.toxicity.linear import vectoriser
 from safeedit.world import language
 from safeedit.world.corpus import documents
@@ -148,21 +148,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m safeedit.toxicity.fit", description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--labelled", "--csv", type=Path)
-    parser.add_argument("--column", default="toxic")
-    parser.add_argument("--toxic", type=lambda given: given.split(","))
-    parser.add_argument("--harmless", type=Path)
+    add_arguments(parser)
     given = parser.parse_args(arguments)
-    if given.labelled is None:
-        atomic_write(given.out, fitted())
-        return
     try:
-        rows = labelled(given.labelled, given.column, given.toxic)
-        prose = harmless(given.harmless) if given.harmless else ()
+        found = given_texts(given)
     except UsageError as error:
         parser.error(str(error))
-    texts = [*(row.text for row in rows), *prose]
-    labels = [*(int(row.toxic) for row in rows), *[0] * len(prose)]
+    if found is None:
+        atomic_write(given.out, fitted())
+        return
+    texts, labels = found
     print(f"{len(texts)} texts, {sum(labels)} toxic; AUC on what was left out {left_out(texts, labels):.4f}")
     atomic_write(given.out, weights(texts, labels))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
 from collections.abc import Collection
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, StringConstraints
@@ -88,6 +90,29 @@ def harmless(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """
     found = all_records([open_source(path)], Prose, '{"text": …}')
     return tuple(part for row in found for part in _ENDS.split(row.text) if part.strip())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a script that learns from labelled texts is told of them."""
+    parser.add_argument("--labelled", "--csv", type=Path, help="texts of one's own: a text and its label")
+    parser.add_argument("--column", default="toxic", help="of the label")
+    parser.add_argument(
+        "--toxic", type=lambda text: text.split(","), help="labels that mean it: hate,offensive"
+    )
+    parser.add_argument("--harmless", type=Path, help="prose that is known to be harmless, besides")
+
+
+def given_texts(given: argparse.Namespace) -> tuple[list[str], list[int]] | None:
+    """The texts that the arguments name, 1 for those that are toxic; None where they name none.
+
+    Raises:
+        UsageError: a file is not there or not what it must be.
+    """
+    if given.labelled is None:
+        return None
+    rows = labelled(given.labelled, given.column, given.toxic)
+    prose = harmless(given.harmless) if given.harmless else ()
+    return [*(row.text for row in rows), *prose], [*(int(row.toxic) for row in rows), *[0] * len(prose)]
 
 
 def _judged(row: Row, column: str, values: Collection[str] | None) -> Row:

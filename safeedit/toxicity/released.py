@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safeedit.errors import UsageError
+from safeedit.policy.files import shown_path
 
 RELEASES = "https://github.com/unitaryai/detoxify/releases/download"
 RELEASED: Mapping[str, str] = {
@@ -36,7 +37,7 @@ def released(name: str) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / place.rpartition("/")[2]
     if path.is_file():
         return path
-    how = f"put {place.rpartition('/')[2]} there, or give a file: detoxify:FILE.ckpt"
+    how = f"put it at {shown_path(path)}, or give a file: detoxify:FILE.ckpt"
     if offline():
         raise UsageError(
             f"detoxify:{name} is not in torch.hub's cache, and HF_HUB_OFFLINE forbids to fetch it; {how}"

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from safeedit.errors import ProbeError, UsageError
+from safeedit.policy.files import shown_path
 from safeedit.toxicity.base import Scorer
 from safeedit.toxicity.files import Stamp
 
@@ -131,7 +133,7 @@ class Sequences(Scorer):
         return [{name: found[name][i] for name in names} for i in range(len(owners))], owners
 
     def _read(self, rows: Sequence[Mapping[str, list[int]]]) -> Tensor:
-        """The probability of each label for each window, and of any toxic one: (rows, labels + 1), doubles."""
+        """The probability of each label for each window, and of any toxic one: (rows, labels + 1)."""
         import torch
 
         names = rows[0]
@@ -167,14 +169,17 @@ def _window(model: Any, tokenizer: Any) -> int:
     """
     from torch import nn
 
-    limits = [n for n in (getattr(tokenizer, "model_max_length", None),) if n and n < UNLIMITED]
-    for name, part in model.named_modules():
-        if name.rpartition(".")[2] == "position_embeddings" and isinstance(part, nn.Embedding):
-            below = 0 if part.padding_idx is None else part.padding_idx + 1
-            limits.append(part.num_embeddings - below)
+    limits = [
+        part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1)
+        for name, part in model.named_modules()
+        if name.rpartition(".")[2] == "position_embeddings" and isinstance(part, nn.Embedding)
+    ]
     stated = getattr(model.config, "max_position_embeddings", None)
     if not limits and isinstance(stated, int) and stated > 0:
-        limits.append(min(stated, LONGEST))
+        limits.append(stated)
+    told = getattr(tokenizer, "model_max_length", None)
+    if told and told < UNLIMITED:
+        limits.append(told)
     return int(min(limits, default=LONGEST))
 
 
@@ -193,7 +198,12 @@ def toxic_labels(labels: Sequence[str], exclusive: bool, shown: str, how: str) -
     # Of two labels without names the second one is, by custom, what was looked for.
     if [folded[label] for label in labels] == ["label 0", "label 1"]:
         return (labels[1],)
-    raise UsageError(f"which labels of {shown} are toxic? its labels are {', '.join(labels)}; {how}")
+    raise UsageError(f"which labels of {shown} are toxic? its labels are {named(labels)}; {how}")
+
+
+def named(labels: Sequence[str]) -> str:
+    """Labels as a message lists them; they come from a stranger's file."""
+    return shown_path(", ".join(labels))[:300]
 
 
 def checked(model: Any, shown: str) -> None:
@@ -208,6 +218,22 @@ def checked(model: Any, shown: str) -> None:
         raise UsageError(f"{shown} holds a weight that is not a finite number; it cannot score anything")
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bars, and no report of transformers' own beside the one line that is raised."""
+    from transformers.utils import logging
+
+    from safeedit.models.load import without_bars
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with without_bars():
+            yield
+    finally:
+        logging.set_verbosity(level)
+
+
 def load_tokenizer(kind: Any, folder: str, shown: str) -> Any:
     """The fast tokenizer of a folder.
 
@@ -219,11 +245,9 @@ def load_tokenizer(kind: Any, folder: str, shown: str) -> Any:
     Raises:
         UsageError: it cannot be read, or is not a fast one with a token to pad with.
     """
-    from safeedit.models.load import without_bars
-
     found, failed = None, ""
     try:
-        with without_bars():
+        with quiet():
             found = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         failed = f" ({type(error).__name__})"

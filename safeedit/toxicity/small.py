@@ -1,22 +1,26 @@
 """Trains a small checkpoint in Detoxify's own format: ``python -m safeedit.toxicity.small OUT.ckpt``.
 
 For tests and for trying things out offline: a BERT of two thin layers over a vocabulary of its own, taught
-the sentences of `safeedit.toxicity.fit` in seconds. Settings and vocabulary go into a folder beside the
+the sentences of `safeedit.toxicity.fit` in seconds, or labelled texts of one's own (``--labelled FILE`` and
+the rest as there), as a second judge beside a linear one. Settings and vocabulary go into a folder beside the
 checkpoint (``OUT-bert``), which the checkpoint names as its ``model_type``, so that Detoxify loads it without
 a network. As in Detoxify's ``unbiased``, more columns are trained than are named.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safeedit.errors import UsageError
 from safeedit.tensors.atomic import atomic_path
+from safeedit.toxicity.fit import EACH, examples
+from safeedit.toxicity.labelled import add_arguments, given_texts
 
 CLASSES = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 """In the names of the first data set, which readers rename."""
@@ -29,8 +33,9 @@ LENGTH = 64
 """Tokens that it reads at once; short, so that windows are needed soon."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 BATCH = 64
+STEPS = 150
 RATE = 4e-3
-SPREAD = 0.1
+SPREAD = 0.05
 """Of the weights at first; the usual .02 is for wider models and takes many more steps here."""
 SEED = 17
 
@@ -46,21 +51,21 @@ def vocabulary(texts: Sequence[str]) -> list[str]:
     return [*SPECIAL, *letters, *(f"##{c}" for c in letters), *common]
 
 
-def make(path: Path, *, each: int = 3000, steps: int = 150, seed: int = SEED) -> None:
+def make(
+    path: Path, texts: Sequence[str], toxic: Sequence[int], *, steps: int = STEPS, seed: int = SEED
+) -> None:
     """Write the checkpoint, and the folder that it names.
 
     Args:
         path: of the checkpoint.
-        each: rude and plain sentences to learn from, so many of each kind.
+        texts: to learn from.
+        toxic: 1 for each text that is toxic.
         steps: of training.
-        seed: of sentences, weights and order.
+        seed: of weights and order.
     """
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-    from safeedit.toxicity.fit import examples
-
-    texts, rude = examples(seed, each)
     words = vocabulary(texts)
     folder = path.resolve().with_name(f"{path.stem}-bert")
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +87,7 @@ def make(path: Path, *, each: int = 3000, steps: int = 150, seed: int = SEED) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BertForSequenceClassification(config)
-        _train(model, tokenizer, texts, rude, steps, random.Random(seed))
+        _train(model, tokenizer, texts, toxic, steps, random.Random(seed))
     checkpoint = {
         "state_dict": model.state_dict(),
         "config": {
@@ -104,19 +109,20 @@ def make(path: Path, *, each: int = 3000, steps: int = 150, seed: int = SEED) ->
 
 
 def _train(
-    model: Any, tokenizer: Any, texts: Sequence[str], rude: Sequence[int], steps: int, rng: random.Random
+    model: Any, tokenizer: Any, texts: Sequence[str], toxic: Sequence[int], steps: int, rng: random.Random
 ) -> None:
-    """Binary cross-entropy over all columns, the rate falling to nothing."""
+    """Binary cross-entropy over all columns, the rate falling to nothing; as many toxic texts as others."""
     import torch
 
     columns = torch.tensor([float(name in TAUGHT) for name in (*CLASSES, *[""] * (COLUMNS - len(CLASSES)))])
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE)
     falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
+    kinds = [[i for i, label in enumerate(toxic) if label == kind] for kind in (0, 1)]
     model.train()
     for _ in range(steps):
-        some = rng.sample(range(len(texts)), min(BATCH, len(texts)))
+        some = [i for kind in kinds for i in rng.sample(kind, min(BATCH // 2, len(kind)))]
         read = tokenizer([texts[i] for i in some], padding=True, truncation=True, return_tensors="pt")
-        wanted = torch.tensor([float(rude[i]) for i in some])[:, None] * columns  # (rows, columns)
+        wanted = torch.tensor([float(toxic[i]) for i in some])[:, None] * columns  # (rows, columns)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(model(**read).logits, wanted)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
@@ -125,5 +131,19 @@ def _train(
     model.eval()
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m safeedit.toxicity.small", description=__doc__)
+    parser.add_argument("out", type=Path, metavar="OUT.ckpt")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
+    try:
+        texts, toxic = given_texts(given) or examples(SEED, EACH)
+    except UsageError as error:
+        parser.error(str(error))
+    make(given.out, texts, toxic, steps=given.steps)
+
+
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
 from safeedit.errors import UsageError
 from safeedit.toxicity import scorer
@@ -163,6 +164,26 @@ def test_labels_that_exclude_each_other_are_put_together_window_by_window(
         largest - 1e-12 <= p <= s for p, s, largest in zip(together, sums, scores["hate"], strict=True)
     )
     assert any(p < s - 1e-6 for p, s in zip(together, sums, strict=True))
+
+
+def test_a_classifier_made_of_a_decoder_reads_within_its_positions(checkpoint: Path, tmp_path: Path) -> None:
+    """Its tokenizer states no limit, its settings no token to pad with."""
+    sizes = {"vocab_size": 4000, "n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": 24}
+    torch.manual_seed(0)
+    model = GPT2ForSequenceClassification(GPT2Config(**sizes, num_labels=2, pad_token_id=0))
+    with torch.no_grad():
+        model.score.weight.mul_(50)
+    model.config.pad_token_id = None
+    model.save_pretrained(tmp_path)
+    given = checkpoint.parent / "small-bert"
+    (tmp_path / "tokenizer.json").write_bytes((given / "tokenizer.json").read_bytes())
+    settings = json.loads((given / "tokenizer_config.json").read_text()) | {"model_max_length": 10**30}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    found = scorer(f"transformers:{tmp_path}")
+    assert found.window == 24  # type: ignore[attr-defined]
+    alone = [found.score([text])[0] for text in TEXTS]
+    assert found.score(TEXTS) == pytest.approx(alone, abs=1e-6)
+    assert len({round(p, 4) for p in alone}) == len(TEXTS)
 
 
 def test_a_classifier_in_the_hubs_cache_is_found_by_its_id(

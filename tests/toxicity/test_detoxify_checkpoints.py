@@ -19,6 +19,7 @@ from safeedit.toxicity.detoxify import read_checkpoint
 from safeedit.toxicity.fit import examples
 from safeedit.toxicity.released import RELEASED
 from safeedit.toxicity.small import CLASSES, LENGTH, make
+from safeedit.toxicity.small import main as small_main
 
 SECRET = "Zenobia Harkaway"
 RUDE = "You are a stupid worthless idiot. "
@@ -245,23 +246,38 @@ def test_a_pooler_that_no_head_uses_is_borne(checkpoint: Path, tmp_path: Path) -
 
 
 def test_the_digest_is_of_everything_that_decides(checkpoint: Path, tmp_path: Path) -> None:
-    make(tmp_path / "again.ckpt", each=20, steps=1)
+    make(tmp_path / "again.ckpt", *examples(17, 20), steps=1)
     first = scorer(f"detoxify:{tmp_path / 'again.ckpt'}")
     assert first is scorer(f"detoxify:{tmp_path / 'again.ckpt'}")
     settings = tmp_path / "again-bert" / "tokenizer_config.json"
     settings.write_text(settings.read_text() + "\n")
     second = scorer(f"detoxify:{tmp_path / 'again.ckpt'}")
     assert second.digest != first.digest
-    make(tmp_path / "again.ckpt", each=20, steps=1, seed=5)
+    make(tmp_path / "again.ckpt", *examples(17, 20), steps=1, seed=5)
     third = scorer(f"detoxify:{tmp_path / 'again.ckpt'}")
     assert len({one.digest for one in (first, second, third)}) == 3
 
 
 def test_the_script_makes_the_same_weights_again(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        make(tmp_path / f"{name}.ckpt", each=20, steps=2)
+        make(tmp_path / f"{name}.ckpt", *examples(17, 20), steps=2)
     first, second = (stored(tmp_path / f"{name}.ckpt")["state_dict"] for name in ("a", "b"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_script_learns_texts_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "a.csv"
+    some = zip(*examples(4, 40), strict=True)
+    lines = [f'{"hate" if toxic else "neither"},"{text}"' for text, toxic in some]
+    table.write_text("label,text\n" + "\n".join(lines) + "\n", "utf-8")
+    how = "--column label --toxic hate --steps 2".split()
+    small_main([str(tmp_path / "o.ckpt"), "--csv", str(table), *how])
+    assert len(scorer(f"detoxify:{tmp_path / 'o.ckpt'}").score(["a", "b"])) == 2
+    with pytest.raises(SystemExit):
+        small_main([str(tmp_path / "o.ckpt"), "--csv", str(table)])
+    told = capsys.readouterr().err
+    assert "a.csv:2:1: the field 'toxic' is missing" in told
+    assert lines[0].partition(",")[2].strip('"') not in told
 
 
 def test_what_the_script_makes_is_no_ground_for_a_release(checkpoint: Path, tmp_path: Path) -> None:
@@ -277,7 +293,7 @@ def test_what_the_script_makes_is_no_ground_for_a_release(checkpoint: Path, tmp_
     ("spec", "message"),
     [
         ("detoxify", "original, unbiased, multilingual"),
-        ("detoxify:orignal", "neither a checkpoint nor a file"),
+        ("detoxify:orignal", "did you mean 'original'"),
         ("detoxify:/no/such.ckpt", r"/no/such\.ckpt: there is no such file"),
     ],
 )

@@ -38,32 +38,29 @@ def some_rows(n: int = 400) -> tuple[list[Labelled], list[float]]:
     for _ in range(n):
         toxic, named = bool(rng.integers(2)), tuple(g for g in ("a", "b") if rng.random() < 0.3)
         rows.append(Labelled(text="x", toxic=toxic, identities=named))
-        scores.append(
-            round(float(np.clip(rng.normal(0.4 + 0.2 * toxic + 0.15 * ("b" in named), 0.2), 0, 1)), 2)
-        )
+        score = rng.normal(0.4 + 0.2 * toxic + 0.15 * ("b" in named), 0.2)
+        scores.append(round(float(np.clip(score, 0, 1)), 2))
     return rows, scores
 
 
-def by_definition(rows: Sequence[Labelled], scores: Sequence[float], keep: Any) -> float:
-    kept = [(row.toxic, score) for row, score in zip(rows, scores, strict=True) if keep(row)]
+def by_definition(rows: Sequence[Labelled], scores: Sequence[float], keep: Sequence[bool]) -> float:
+    kept = [(row.toxic, score) for row, score, one in zip(rows, scores, keep, strict=True) if one]
     return float(roc_auc_score([toxic for toxic, _ in kept], [score for _, score in kept]))
 
 
 def test_every_auc_is_the_one_of_the_definition() -> None:
     rows, scores = some_rows()
     found = fitness(rows, scores, 0)
-    assert found.auc[0] == pytest.approx(by_definition(rows, scores, lambda row: True))
+    assert found.auc[0] == pytest.approx(by_definition(rows, scores, [True] * len(rows)))
     for one in ("a", "b"):
-        aucs = found.identities[one]
-        assert aucs["subgroup"][0] == pytest.approx(
-            by_definition(rows, scores, lambda r: one in r.identities)
-        )
-        assert aucs["bpsn"][0] == pytest.approx(
-            by_definition(rows, scores, lambda r: (one in r.identities) is not r.toxic)
-        )
-        assert aucs["bnsp"][0] == pytest.approx(
-            by_definition(rows, scores, lambda r: (one in r.identities) is r.toxic)
-        )
+        named = [one in row.identities for row in rows]
+        kept = {
+            "subgroup": named,
+            "bpsn": [is_named is not row.toxic for is_named, row in zip(named, rows, strict=True)],
+            "bnsp": [is_named is row.toxic for is_named, row in zip(named, rows, strict=True)],
+        }
+        for kind in KINDS:
+            assert found.identities[one][kind][0] == pytest.approx(by_definition(rows, scores, kept[kind]))
     # Mentions of b make a text look toxic.
     assert found.identities["b"]["bpsn"][0] < found.identities["a"]["bpsn"][0]
     means = [np.mean([found.identities[one][kind][0] ** -5 for one in ("a", "b")]) ** -0.2 for kind in KINDS]
@@ -236,6 +233,14 @@ def test_a_table_of_ones_own_says_the_same(tmp_path: Path) -> None:
     assert own == shipped
 
 
+def test_a_table_with_words_for_labels_can_be_read(tmp_path: Path) -> None:
+    lines = [f'"{row.text}",{"hate" if row.toxic else "neither"}' for row in labelled(None)]
+    (tmp_path / "a.csv").write_text("text,label\n" + "\n".join(lines) + "\n", "utf-8")
+    how = {"labelled": str(tmp_path / "a.csv"), "column": "label", "toxic": ["hate", "offensive"]}
+    figures, verdict = measured(scorer="Told", **how)
+    assert (figures.detail["auc"], verdict) == (1, "INCONCLUSIVE")
+
+
 def test_the_plan_has_everything_that_decides_and_shows_nothing() -> None:
     probe = Instrument({"n": 100})
     plan = probe.plan(context())
@@ -266,9 +271,12 @@ def test_scores_that_are_missing_or_differ_are_an_error() -> None:
 def test_a_scorer_that_changed_since_it_was_registered_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     probe = Instrument({"scorer": "Told"})
     plan = probe.plan(context())
+    seen = probe.observe(plan, View(torch.nn.Linear(1, 1), None, {}))
+    assert probe.observe(plan, View(torch.nn.Linear(1, 1), None, {}, seen)) is seen
     monkeypatch.setattr(Told, "digest", "1")
-    with pytest.raises(ProbeError, match="not the one that was registered"):
-        probe.observe(plan, View(torch.nn.Linear(1, 1), None, {}))
+    for base in (None, seen):
+        with pytest.raises(ProbeError, match="not the one that was registered"):
+            probe.observe(plan, View(torch.nn.Linear(1, 1), None, {}, base))
 
 
 def test_texts_of_one_kind_are_refused(tmp_path: Path) -> None:
