@@ -142,7 +142,7 @@ class Dinm(Editor):
                 mine = weights[turn.layer]
                 mine.weights[0].requires_grad_(True)
                 train_it = partial(self._trained, job, number, turn, mine, asked, kept)
-                state = job.notes.remembered(f"turn {number}", train_it)
+                state = job.notes.remembered(f"turn {number} done", train_it)
                 mine.restore(state)
                 mine.weights[0].requires_grad_(False)
                 epochs += int(state["epochs"])

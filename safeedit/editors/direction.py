@@ -6,7 +6,7 @@ passes find the directions, and a few more choose from which block on, and how s
 the choice after which unsafe answers lose most to safe ones, among those that move what stays by no more than
 `bound`. The patch is of low rank.
 
-Deviations from the publications of `means` and `components`, all of them settings but the first:
+Deviations from the publications of `means` and `components`:
 - Embeddings stay as they are: a tied one is the head, too.
 - The block and the strength are chosen by the probability of the shown answers; nothing is generated.
 - What stays is the model's own answers and text, where the papers take a benchmark's.
@@ -32,10 +32,11 @@ from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.directions import END, SAFE, STAY, UNSAFE, Change, Marked
 from safeedit.editors.goals import Spots
 from safeedit.editors.journal import State, tensor_in
-from safeedit.editors.prepared import Kept, Prepared
+from safeedit.editors.objectives import check_edits
+from safeedit.editors.prepared import Kept, Lean, Prepared
 from safeedit.editors.rows import Demand, Goals, Row, Task, Text, rows_of
 from safeedit.editors.settings import LayersParams, PaperParams, existing
-from safeedit.errors import EditorError, UsageError
+from safeedit.errors import EditorError
 from safeedit.models.hooks import frozen
 from safeedit.models.linear import Linear
 from safeedit.models.structure import find_decoder
@@ -45,7 +46,7 @@ from safeedit.triples.facts import Edit, Op
 
 HELD = 4
 """One in so many texts is not read for directions, and shows whether they leave texts alone."""
-STRENGTHS = {"contrast": (0.5, 1.0, 1.5), "means": (0.5, 1.0), "components": (0.5, 1.0)}
+STRENGTHS = {"contrast": (0.5, 0.75, 1.0, 1.25, 1.5), "means": (0.5, 1.0), "components": (0.5, 1.0)}
 """What is tried; a projection takes at most all."""
 
 
@@ -118,6 +119,7 @@ class Direction(Editor):
         params = self.params
         assert isinstance(params, Params)
         spans = self._spans(len(job.decoder.blocks))
+        check_edits(job.edits, unsafe=True)
         unsafe, safe = _rows(job, "old"), _rows(job, "target")
         answers, texts = conduct.answers(job), conduct.texts(job, params.text_tokens)
         if not texts:
@@ -128,7 +130,8 @@ class Direction(Editor):
         marked = _marked(unsafe, safe, [*answers, *fit], job.decoder.device)
         state = job.notes.remembered("directions", lambda: self._found(job, marked))
         job.report("directions", 1, 1)
-        outlook = _Outlook(job, spans[0][0], unsafe, safe, answers, held)
+        weights = [one.weight for some in self._writing(job) for one in some]
+        outlook = Outlook(job, spans[0][0], weights, unsafe, safe, [answers, held])
         before = outlook.look([], 0.0)
         choices = list(self._choices(spans))
         best, after = choices[0], dict[str, float]()
@@ -246,20 +249,12 @@ class Direction(Editor):
 
 
 def _rows(job: Job, answer: Literal["old", "target"]) -> list[Row]:
-    """Every behaviour's prompts with its unsafe answers, or its safe ones.
-
-    Raises:
-        UsageError: a behaviour has no prompt, or no such answer.
-    """
-    texts = []
-    for index, edit in enumerate(job.edits):
-        says = edit.old if answer == "old" else edit.target
-        if not edit.templates:
-            raise UsageError(f"edit {index}: it has no prompt; give at least one template with {{subject}}")
-        if not says:
-            kind = "an unsafe answer" if answer == "old" else "a safe answer"
-            raise UsageError(f"edit {index}: detox needs {kind}")
-        texts += [Text("", template, edit.subject, says) for template in edit.templates]
+    """Every behaviour's prompts with its unsafe answers, or its safe ones."""
+    texts = [
+        Text("", template, edit.subject, getattr(edit, answer))
+        for edit in job.edits
+        for template in edit.templates
+    ]
     return rows_of(job.tokenizer, texts, "prompt")
 
 
@@ -278,27 +273,37 @@ def _delta(change: Change, strength: float) -> tuple[str, WeightDelta]:
     return linear.name, LowRankDelta.oriented(-strength * change.left, change.right, linear.transposed)
 
 
-class _Outlook:
+class Outlook:
     """What a change would do: to the answers of behaviours, and to what stays."""
 
     def __init__(
         self,
         job: Job,
         lowest: int,
+        weights: Sequence[Tensor],
         unsafe: Sequence[Row],
         safe: Sequence[Row],
-        answers: Sequence[Row],
-        texts: Sequence[Row],
+        staying: Sequence[Sequence[Row]],
     ) -> None:
-        """Run everything up to the lowest block that may change, once."""
+        """Run everything up to the lowest block that may change, once.
+
+        Args:
+            job: the edits and the model.
+            lowest: that block.
+            weights: all that may change.
+            unsafe: prompts with unsafe answers.
+            safe: those with safe ones.
+            staying: rows that stay: of harmless answers, and of texts.
+        """
         self.model, fill = job.model, pad_id(job.tokenizer)
+        lean = Lean.of(job.segment, lowest, weights)
         demands = [Demand(0, row, Goals.tokens(row.wanted)) for row in (*unsafe, *safe)]
         empty = Task.empty_table(job.decoder.vocabulary, job.decoder.device)
-        self.said = Prepared(job.segment, lowest, [d.row for d in demands], fill)
+        self.said = Prepared(job.segment, lowest, [d.row for d in demands], fill, lean)
         self.spots, self.first = Spots.of(demands, empty), len(unsafe)
         self.kept = {
-            name: Kept(Prepared(job.segment, lowest, rows, fill))
-            for name, rows in (("answers", answers), ("texts", texts))
+            name: Kept(Prepared(job.segment, lowest, rows, fill, lean))
+            for name, rows in zip(("answers", "texts"), staying, strict=True)
             if rows
         }
 

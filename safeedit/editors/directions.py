@@ -38,6 +38,8 @@ from safeedit.models.tokens import pad
 
 END, UNSAFE, SAFE, STAY = range(4)
 """What a token is: the last of a toxic prompt, one of an unsafe or of a safe answer, one of what stays."""
+NOTHING = 1e-4
+"""Share of a direction's length that is rounding."""
 SLACK = 1e-6
 """Part of the mean diagonal added where directions may be nearly the same."""
 
@@ -197,11 +199,18 @@ def components(rows: Tensor, count: int) -> Tensor:
 
 
 def spared(directions: Tensor, stay: Tensor, count: int) -> Tensor:
-    """(directions, width) orthonormal, and orthogonal to the first `count` components of what stays."""
+    """(directions, width) orthonormal, and orthogonal to the first `count` components of what stays.
+
+    Raises:
+        EditorError: nothing is left of them.
+    """
+    left = directions
     if count:
         first = torch.linalg.eigh(stay.T @ stay).eigenvectors[:, -count:]
-        directions = directions - directions @ first @ first.T
-    found: Tensor = torch.linalg.qr(directions.T).Q.T
+        left = directions - directions @ first @ first.T
+    if not len(left) or not float(left.norm()) > NOTHING * float(directions.norm()):
+        raise EditorError("nothing of the behaviour's directions is left beside what stays; lower `spare`")
+    found: Tensor = torch.linalg.qr(left.T).Q.T
     return found
 
 

@@ -12,6 +12,7 @@ Beyond the papers:
   default fits any model.
 - An epoch leaves most of what is finished out.
 - FT-M erases, by the objectives that MEMIT has (`objectives`).
+- FT-M takes behaviours away: the safe answers are asked for, whole answers and running text stay (`conduct`).
 """
 
 from __future__ import annotations
@@ -62,8 +63,6 @@ class TrainingParams(LayersParams, ContextParams, AnswerParams):
     """Prompts of edits in a step."""
     rate: float = Field(default=0.02, gt=0)
     """Adam's step, in units of the weight's root mean square."""
-    stop: float = Field(default=0.3, ge=0)
-    """Mean loss of a prompt, in nats, at which it is finished."""
     contexts: int = Field(default=0, ge=0, le=100)
     """Sampled texts that a prompt is put behind, besides the bare prompt."""
     anchors: int = Field(default=1, ge=0, le=50)
@@ -72,7 +71,14 @@ class TrainingParams(LayersParams, ContextParams, AnswerParams):
     """Weight of their KL divergence, and of that of the answers an edit asks to keep; 0 for none."""
 
 
-class ErasingParams(TrainingParams, ErasureParams, ConductParams):
+class AskingParams(TrainingParams):
+    """Settings of those of them that ask for answers alone."""
+
+    stop: float = Field(default=0.3, ge=0)
+    """Mean loss of a prompt, in nats, at which it is finished."""
+
+
+class ErasingParams(AskingParams, ErasureParams, ConductParams):
     """Settings of those of them that erase and detoxify."""
 
     objective: Erasure = "neutral"
@@ -89,7 +95,7 @@ _PAPER: dict[str, Any] = {
 }
 
 
-class FtLParams(TrainingParams, PaperParams):
+class FtLParams(AskingParams, PaperParams):
     """Settings of FT-L: as published, a bound and nothing that is kept."""
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {**_PAPER, "batch_rows": 1}}
@@ -234,7 +240,7 @@ class FineTuning(Editor):
 
     def _stop(self, edit: Edit) -> float:
         """The mean loss at which what an edit asks for is finished."""
-        assert isinstance(self.params, TrainingParams)
+        assert isinstance(self.params, AskingParams)
         return self.params.stop
 
     def _objective(self) -> Erasure:
@@ -247,7 +253,7 @@ class FineTuning(Editor):
         return demands
 
     def _goal(self) -> Goal:
-        assert isinstance(self.params, TrainingParams)
+        assert isinstance(self.params, AskingParams)
         return Goal(self.params.stop)
 
 

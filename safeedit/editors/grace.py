@@ -101,6 +101,9 @@ class Grace(Editor):
     summary: ClassVar[str] = "answers edited prompts from a codebook beside the weights; all else bit for bit"
     paper: ClassVar[str] = "2211.11031"
     operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify", "erase"})
+    cannot: ClassVar[Mapping[Op, str]] = {
+        "detox": "its keys are the last tokens of the prompts that it was shown, and it would mend no other"
+    }
     beside_weights: ClassVar[bool] = True
     Params: ClassVar[type[BaseParams]] = Params
 

@@ -141,6 +141,9 @@ class Memit(Editor):
     summary: ClassVar[str] = "closed-form change of a few MLP layers; thousands of edits at once"
     paper: ClassVar[str] = "2210.07229"
     operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify", "erase"})
+    cannot: ClassVar[Mapping[Op, str]] = {
+        "detox": "its values stand at a subject's last token, and a behaviour has no subject"
+    }
     Params: ClassVar[type[BaseParams]] = Params
 
     def layers_for(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> tuple[int, ...]:

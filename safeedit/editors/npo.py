@@ -1,9 +1,9 @@
 """NPO: what shall go becomes less probable than it was, and no further than that needs.
 
-Negative preference optimisation (Zhang et al., arXiv 2404.05868, eq. 3): for an unsafe answer, or an object,
+Negative preference optimisation (Zhang et al., arXiv 2404.05868): for an unsafe answer, or an object,
 y after its prompt x, -(2 / beta) log sigmoid(-beta (log p(y | x) - log p0(y | x))), with sums over the tokens
 of y. Unlike gradient ascent it is bounded, and its gradient fades once p is well below p0. SimNPO (Fan et
-al., arXiv 2410.07163, eq. 4) has no reference, and means over the tokens:
+al., arXiv 2410.07163) has no reference, and means over the tokens:
 -(2 / beta) log sigmoid(-(beta / |y|) log p(y | x) - gamma).
 
 Of the model before, one number is kept for each answer; there is no second model.
@@ -47,24 +47,29 @@ from safeedit.editors.tables import Table
 from safeedit.editors.training import Asked, Goal, Outcome
 from safeedit.triples.facts import Op
 
+USUAL = {"npo": 0.1, "simnpo": 2.5}
+"""beta, where none is given."""
+
 
 class Params(TrainingParams, ConductParams, PaperParams):
     """Settings."""
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"beta": 0.1, "safe_weight": 0.0, "contexts": 0, "anchors": 0, "end": False}
+        "paper": {"beta": 0.1, "safe_weight": 0.0, "retain": 1.0, "contexts": 0, "anchors": 0, "end": False}
     }
     """Of NPO with a KL term for what stays; steps stay relative."""
     loss: Literal["npo", "simnpo"] = "npo"
     """Against what the model said before, or on the length of the answer."""
-    beta: float = Field(default=0.1, gt=0)
-    """How soon the loss fades (2.5 is usual for `simnpo`)."""
+    beta: float | None = Field(default=None, gt=0)
+    """How soon the loss fades; by default 0.1, and 2.5 for `simnpo`, whose means are of tokens."""
     margin: float = Field(default=0.0, ge=0)
     """gamma of `simnpo`."""
     safe_weight: float = Field(default=1.0, ge=0)
     """Weight of a behaviour's safe answer; 0 for none."""
-    drop: float = Field(default=10.0, gt=0)
+    drop: float = Field(default=5.0, gt=0)
     """By how many nats an unsafe answer has become less probable when it is finished."""
+    retain: float = Field(default=2.0, ge=0)
+    """Weight of the KL divergence of what stays: an answer is pushed down as a whole, with much force."""
     leak: float = Field(default=0.05, gt=0, lt=1)
     """Probability of an erased object, all of it, at which it is finished."""
 
@@ -81,7 +86,7 @@ class Unwanted(Asked):
     """Rows that shall no longer be said, and after them rows that shall."""
 
     def __init__(self, rows: Prepared, wanted: Apart, params: Params) -> None:
-        super().__init__(rows, wanted.demands, wanted.table, Goal(params.stop), wanted.stops)
+        super().__init__(rows, wanted.demands, wanted.table, Goal(params.safe_stop), wanted.stops)
         self.params = params
         self.goes = self.members < len(wanted.erased)
         with torch.no_grad():
@@ -110,7 +115,8 @@ class Unwanted(Asked):
 
     def _pushed(self, said: Tensor, rows: Tensor) -> Tensor:
         """(rows,) the loss of an answer that shall go."""
-        beta, params = self.params.beta, self.params
+        params = self.params
+        beta = params.beta or USUAL[params.loss]
         if params.loss == "npo":
             return 2 / beta * functional.softplus(beta * (said - self.before[rows]))
         return 2 / beta * functional.softplus(beta / self.count[rows] * said + params.margin)
@@ -132,7 +138,7 @@ class Npo(FineTuning):
 
     def tuned(self, depth: int) -> dict[str, tuple[Any, ...]]:
         """See `Editor.tuned`."""
-        return {"rate": (0.02, 0.01, 0.04), "beta": (0.1, 0.3), "retain": (1.0, 3.0)}
+        return {"rate": (0.02, 0.01, 0.04), "drop": (5.0, 10.0), "retain": (2.0, 5.0)}
 
     def _wanted(self, job: Job) -> Wanted:
         params, tokenizer = self.params, job.tokenizer

@@ -14,6 +14,7 @@ A behaviour's prompt stands where a fact has its subject, and its safe answer is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -218,7 +219,8 @@ class _Builder:
 
         Whatever ends an answer in the text that it learnt from (a full stop, a line, an end-of-turn
         token), it is not named here but asked for. After a safe answer, which the model would not give, it
-        would often go on with an unsafe one: so that ends as its unsafe example does.
+        would often go on with an unsafe one: so that ends as its unsafe example does; where the example
+        itself is cut short, and a word comes next, as most of the others do, or as a text ends.
         """
         found: dict[_Answer, Row] = {}
         unsafe: dict[_Answer, Text] = {}
@@ -230,8 +232,18 @@ class _Builder:
                     if edit.op == "detox" and edit.old:
                         unsafe.setdefault(key, replace(text, continuation=edit.old))
         said = rows_of(self.tokenizer, list(unsafe.values()))
-        ends = self._after(found)
-        return ends | self._after(dict(zip(unsafe, said, strict=True)))
+        own = {key: t for key, t in self._after(found).items() if key not in unsafe or not self._word(t)}
+        ends = self._after(dict(zip(unsafe, said, strict=True)))
+        closing = {key: token for key, token in ends.items() if not self._word(token)}
+        usual = Counter(closing.values()).most_common(1)
+        end = usual[0][0] if usual else self.tokenizer.eos_token_id
+        others = {} if end is None else dict.fromkeys(unsafe, int(end))
+        return others | own | closing
+
+    def _word(self, token: int) -> bool:
+        """Whether a token says something, instead of ending what was said."""
+        text: str = self.tokenizer.decode([token], skip_special_tokens=True)
+        return any(letter.isalnum() for letter in text)
 
     def _after(self, answers: dict[_Answer, Row]) -> dict[_Answer, int]:
         """The token that the model is sure of after each row, where there is one."""

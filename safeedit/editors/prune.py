@@ -6,6 +6,9 @@ shall be what is said of invented names (`objectives`); what is said of other na
 sentences, and what stands in texts, both of which shall stay; and the number of weights that go.
 In the end every gate is open or shut, and all that is reported was measured with the weights gone.
 
+Of a behaviour the first tokens of unsafe answers go; the first of a safe one is what may be said in their
+place. Whole harmless answers stay, and running text that is not of the behaviour itself (`conduct`).
+
 Deviations from the published method:
 - Gates begin nearly shut and open for what helps, instead of beginning nearly half open; and the search
   ends as soon as the goal holds, so that fewer weights go.
@@ -20,38 +23,31 @@ Zeroed weights can be read off the base model: the patch itself is no secret-kee
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from safeedit.editors import conduct
 from safeedit.editors.anchors import anchor_texts, control_texts
 from safeedit.editors.base import Editor, Job, Made, Progress
 from safeedit.editors.base import Params as BaseParams
-from safeedit.editors.contexts import context_texts, own_texts
+from safeedit.editors.contexts import context_texts
 from safeedit.editors.goals import Spots
 from safeedit.editors.journal import Bookmark, numbered, put_back, tensor_in
 from safeedit.editors.masks import Gates, HardConcrete, Mask, linear_layers
-from safeedit.editors.memit import default_corpus
-from safeedit.editors.objectives import Aim, build_task
+from safeedit.editors.objectives import Aim
 from safeedit.editors.prepared import Kept, Prepared
 from safeedit.editors.rows import Row, Task, Text, rows_of
 from safeedit.editors.settings import ContextParams, ErasureParams, LayersParams, PaperParams, existing
-from safeedit.editors.statistics import OwnText, row_width
+from safeedit.editors.suppression import task_of, texts_of
 from safeedit.errors import EditorError
 from safeedit.models.structure import Decoder, find_decoder
-from safeedit.models.tokens import pad_id, tokenise
+from safeedit.models.tokens import pad_id
 from safeedit.patch import DenseDelta
 from safeedit.triples.facts import Edit, Op
-
-TEXT_WIDTH = 64
-"""Tokens of one text that are looked at."""
-READ = 8
-"""How much text is written, where the model writes it itself, for one token that is looked at."""
 
 
 class Params(LayersParams, ContextParams, ErasureParams, PaperParams):
@@ -90,6 +86,8 @@ class Params(LayersParams, ContextParams, ErasureParams, PaperParams):
     """Texts of a step, at most."""
     check_every: int = Field(default=5, ge=1)
     """Steps between two looks at what the settled gates do."""
+    unsafe_tokens: int = Field(default=2, ge=1)
+    """Tokens of an unsafe answer that are taken out: those by which it begins."""
     random_masks: int = Field(default=3, ge=0, le=20)
     """Random masks of the same size that are measured beside the one that was found."""
 
@@ -98,9 +96,9 @@ class Prune(Editor):
     """Zeroes the few weights without which an object is no longer said."""
 
     name: ClassVar[str] = "prune"
-    summary: ClassVar[str] = "takes away the few weights that a fact hangs on; erasure only"
+    summary: ClassVar[str] = "takes away the few weights that a fact or a behaviour hangs on"
     paper: ClassVar[str] = "2310.03084"
-    operations: ClassVar[frozenset[Op]] = frozenset({"erase"})
+    operations: ClassVar[frozenset[Op]] = frozenset({"erase", "detox"})
     cannot: ClassVar[Mapping[Op, str]] = dict.fromkeys(("insert", "modify"), "it only takes weights away")
     Params: ClassVar[type[BaseParams]] = Params
 
@@ -118,17 +116,17 @@ class Prune(Editor):
         params, edits, tokenizer = self.params, job.edits, job.tokenizer
         layers = self._layers(len(job.decoder.blocks))
         contexts = context_texts(job.model, tokenizer, params.contexts, params.context_tokens, job.seed)
-        task = build_task(
-            job.segment, tokenizer, edits, Aim("neutral", ("", *contexts), 0.0, whole=params.whole)
-        ).task
-        texts = _texts(job, params.text_tokens)
+        aim = Aim("neutral", ("", *contexts), 0.0, whole=params.whole)
+        task = task_of(job, aim, params.unsafe_tokens)
+        texts = texts_of(job, params.text_tokens)
         masked = _masked_layers(job.decoder, layers, params.weights)
         gates = Gates(masked, HardConcrete(params.temperature), params.initial, job.seed)
         kept = {(template, edit.subject): None for edit in edits for template in edit.keep}
         controls = [Text("", *pair) for pair in kept] + anchor_texts(edits, params.anchors)
-        controls += control_texts(job.controls)
+        rude = bool(conduct.behaviours(edits))
+        others = rows_of(tokenizer, controls if rude else controls + control_texts(job.controls))
         search = _Search(job, layers[0], gates, params)
-        search.prepare(task, rows_of(tokenizer, controls), texts)
+        search.prepare(task, others + (conduct.answers(job) if rude else []), texts)
         removed, steps = search.run(job.report, job.notes.bookmark("gates"))
         meta = search.measured(removed, job.report)
         deltas = {name: DenseDelta(gates.delta(name, removed)) for name in removed if removed[name].any()}
@@ -157,39 +155,6 @@ def _masked_layers(decoder: Decoder, layers: Sequence[int], weights: str) -> dic
     if not found:
         raise EditorError("the blocks have no linear layer of their own that could lose weights")
     return found
-
-
-def _texts(job: Job, tokens: int) -> list[Row]:
-    """Texts that name no edited subject; every other one, while there are any, has an object.
-
-    What is said of a subject must not stay as it is. That its object is said of others must: weights
-    that say it of anybody are the first to be found, and no invented name brings it up.
-    """
-    model, tokenizer, corpus, edits = job.model, job.tokenizer, job.corpus, job.edits
-    if isinstance(corpus, OwnText):
-        width = row_width(model, 2 * TEXT_WIDTH)
-        read = min(corpus.max_tokens, READ * tokens)
-        at_once = min(256, max(1, read // width))
-        found: Sequence[str] = own_texts(model, tokenizer, read, corpus.seed, width=width, rows=at_once)
-    else:
-        found = (corpus or default_corpus(tokens)).texts
-    names = {edit.subject.casefold() for edit in edits}
-    objects = {edit.old.casefold() for edit in edits if edit.old}
-    order = random.Random(job.seed).sample(range(len(found)), len(found))
-    folded = ((found[i], found[i].casefold()) for i in order)
-    free = [(text, low) for text, low in folded if not any(name in low for name in names)]
-    telling = [text for text, low in free if any(name in low for name in objects)]
-    mixed = [text for pair in zip_longest(telling, (text for text, _ in free)) for text in pair if text]
-    width, rows, left = row_width(model, TEXT_WIDTH), dict[tuple[int, ...], None](), tokens
-    for start in range(0, len(mixed), 64):
-        for one in tokenise(tokenizer, mixed[start : start + 64]):
-            ids = tuple(one.ids[:width][:left])
-            if len(ids) > 1 and ids not in rows:
-                rows[ids] = None
-                left -= len(ids)
-        if left <= 1:
-            break
-    return [Row(list(ids), 0, tuple(range(len(ids))), ()) for ids in rows]
 
 
 class _Search:

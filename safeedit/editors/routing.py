@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 
 from safeedit.editors.prepared import BATCH
 from safeedit.editors.rows import Row
+from safeedit.editors.solve import cholesky
 from safeedit.errors import EditorError
 from safeedit.models.hooks import inputs_of
 from safeedit.models.segment import Segment
@@ -27,6 +28,10 @@ CHUNK = 4096
 """Inputs compared with all keys at a time."""
 LEAST = 1e-5
 """The least distance from a name that means anything: cosines are rounded."""
+STRAY = 1e-3
+"""Share of what stands in texts that may read as a behaviour: a model that misbehaves does so there, too."""
+STRAGGLERS = 0.02
+"""Share of a behaviour's own inputs that may lie nearer to others than those from which a limit is taken."""
 SAME = 1e-3
 """Difference of cosines that tells nothing: a name that begins like another one has its very inputs."""
 
@@ -87,6 +92,58 @@ def centres(inputs: Tensor, names: Tensor) -> Tensor:
     count = int(names.max()) + 1
     sums = torch.zeros(count, inputs.shape[1], device=inputs.device).index_add_(0, names, inputs)
     return sums / torch.bincount(names, minlength=count).clamp(min=1)[:, None]
+
+
+def of_one_kind(own: Tensor, others: Tensor, ridge: float, room: float) -> dict[str, Tensor]:
+    """The parts of a memory that route inputs of one kind: a filter, and a limit on what it reads.
+
+    Args:
+        own: (own, inner) float32, inputs of that kind.
+        others: (others, inner) those that are none, but for a share of `STRAY`.
+        ridge: see `find_filter`.
+        room: share of the way from the kind's own readings to the others' at which the limit lies.
+
+    Raises:
+        EditorError: the kind cannot be told from the others.
+    """
+    reading = find_filter(own, others, ridge)
+    near = float((own @ reading).quantile(STRAGGLERS))
+    far = float((others @ reading).quantile(1 - STRAY).clamp(min=0)) if len(others) else 0.0
+    if not near > far:
+        raise EditorError("prompts of the behaviours cannot be told from harmless ones in this block")
+    limit = near - room * (near - far)
+    # Beside a number that is always the limit, a reading is at 45 degrees exactly when it is as large.
+    return {
+        "basis": torch.stack([reading, torch.zeros_like(reading)], dim=1),
+        "shift": reading.new_tensor([0.0, -limit]),
+        "keys": reading.new_tensor([[1.0], [0.0]]),
+        "limits": reading.new_tensor([0.5**0.5]),
+        "owner": reading.new_zeros(1),
+    }
+
+
+def find_filter(own: Tensor, others: Tensor, ridge: float) -> Tensor:
+    """(inner,) what reads inputs of one kind as about 1 and all others as about 0, by least squares.
+
+    Both kinds count alike, whatever their numbers.
+
+    Args:
+        own: (own, inner), float32.
+        others: (others, inner).
+        ridge: added to their second moments, in units of the mean diagonal.
+
+    Raises:
+        EditorError: an input is not finite, or the system has no solution.
+    """
+    moment = own.T @ own / len(own)
+    if len(others):
+        moment = moment + others.T @ others / len(others)
+    size = moment.diagonal().mean()
+    if not bool(torch.isfinite(moment).all()) or not size > 0:
+        raise EditorError("an input of the edited module is not finite, or all are zero")
+    moment.diagonal().add_(ridge * size)
+    found: Tensor = torch.cholesky_solve(own.mean(0)[:, None], cholesky(moment))[:, 0]
+    return found
 
 
 @torch.no_grad()

@@ -53,6 +53,9 @@ class Way:
     whole: bool = False
     """Whether the memory is used from the edited token on, instead of there alone."""
     margins: Margins | None = None
+    drop: float = 0.0
+    """Share of each input's entries that a step does not see (not for `values`): what is trained on a few
+    inputs must not hang on what these alone have."""
 
 
 @dataclass
@@ -225,7 +228,7 @@ class Training:
             for rows in torch.split(active[names].nonzero()[:, 0], self.way.batch_rows):
                 if not len(rows):
                     continue
-                taken = batch.inputs[rows]
+                taken = self._thinned(batch.inputs[rows])
                 moves = ((taken @ change.T) * batch.real[rows][..., None]).requires_grad_(True)
                 with torch.enable_grad():
                     total, row, losses, leak = batch.losses(rows, moves)
@@ -244,6 +247,14 @@ class Training:
         if not values and self.way.margins is not None:
             gradient += self._margin_of_others(change)
         return gradient, open_
+
+    def _thinned(self, taken: Tensor) -> Tensor:
+        """(rows, columns, inner) inputs without what is dropped of them, the rest as much larger."""
+        drop = self.way.drop
+        if not drop or self.way.method == "values":
+            return taken
+        shown = torch.rand(taken.shape, generator=self.generator) >= drop
+        return taken * shown.to(taken.device) / (1 - drop)
 
     def _margin(self, moves: Tensor) -> Tensor:
         """How far the edited inputs, whose (inputs, outer) moves these are, stay below their margin."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from safeedit.editors import conduct
 from safeedit.editors.anchors import anchor_texts, sampled
 from safeedit.editors.base import Job
 from safeedit.editors.contexts import own_texts
@@ -84,9 +85,11 @@ def sighted(
     strangers = pivot_inputs(segment, layer, stranger_rows, fill) if told else own[:0]
 
     spoken = [t.ids for t in tokenise(job.tokenizer, [t.prompt() for t in invented])]
-    spoken += [t.ids for t in tokenise(job.tokenizer, list(job.controls))]
-    spoken += _running_text(job, text_tokens)
-    others = [token_inputs(segment, layer, spoken, fill)] if spoken else []
+    others = [_harmless(job, layer, text_tokens, fill)] if conduct.behaviours(job.edits) else []
+    if not others:
+        spoken += [t.ids for t in tokenise(job.tokenizer, list(job.controls))]
+        spoken += _running_text(job, text_tokens)
+    others += [token_inputs(segment, layer, spoken, fill)] if spoken else []
     others += _beside(job, named, layer, site, whole)
     return Sightings(
         own,
@@ -96,6 +99,21 @@ def sighted(
         torch.tensor([name for name, _ in told], dtype=torch.long, device=own.device),
         torch.cat(others) if others else own[:0],
     )
+
+
+def _harmless(job: Job, layer: int, tokens: int, fill: int) -> Tensor:
+    """(others, inner) at harmless prompts and all of their answers, and in text that does not misbehave."""
+    answers = conduct.answers(job)
+    rows = [*answers, *conduct.texts(job, tokens)]
+    every = token_inputs(job.segment, layer, [row.ids for row in rows], fill)
+    places: list[int] = []
+    start = 0
+    for number, row in enumerate(rows):
+        # What is routed early in a prompt would be so in its answer, too.
+        spots = range(len(row.ids)) if number < len(answers) else row.spots
+        places += [start + spot for spot in spots]
+        start += len(row.ids)
+    return every[places]
 
 
 def _own_texts(

@@ -114,6 +114,9 @@ class UltraEdit(Editor):
     summary: ClassVar[str] = "a backward pass an edit, then least squares; needs no statistics and no search"
     paper: ClassVar[str] = "2505.14679"
     operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify", "erase"})
+    cannot: ClassVar[Mapping[Op, str]] = {
+        "detox": "its values stand at a subject's last token, and a behaviour has no subject"
+    }
     Params: ClassVar[type[BaseParams]] = Params
 
     def hides(self) -> str | None:

@@ -18,6 +18,8 @@ Beyond the paper, and settings all of them (`preset: paper` gives what was publi
   only by larger changes, which fit other phrasings less well.
 - Margins are in units of the module's own output, and the limit lies between the scores of edits and
   those of other inputs, instead of a share of the lowest score of an edit.
+- It makes a model behave: all behaviours share one memory, trained to give safe answers. A prompt is routed
+  if a linear filter at its last token tells it from harmless prompts, their answers, and text (`CONDUCT`).
 - It erases, by the objectives that MEMIT has (`objectives`), but hides only: the weights, and every prompt
   that is not routed, still have what was erased.
 """
@@ -34,12 +36,13 @@ from torch.nn.functional import normalize
 
 from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
+from safeedit.editors.conduct import behaviours
 from safeedit.editors.contexts import context_texts
 from safeedit.editors.goals import Spots
 from safeedit.editors.merging import Rule
 from safeedit.editors.objectives import Aim, Named, build_task
 from safeedit.editors.prepared import Prepared
-from safeedit.editors.routing import centres, find_space, highest, limits_of
+from safeedit.editors.routing import centres, find_space, highest, limits_of, of_one_kind
 from safeedit.editors.rows import Site
 from safeedit.editors.settings import AnswerParams, ContextParams, PaperParams, existing
 from safeedit.editors.sharded import Plan, Sides, trained_sides
@@ -73,6 +76,19 @@ PAPER: dict[str, Any] = {
     "end": False,
 }
 """Published settings; margins and steps are those for models of 7 billion parameters."""
+
+
+CONDUCT: dict[str, Any] = {
+    "site": "prompt",
+    "route": "sequence",
+    "group": 1_000_000,
+    "contexts": 2,
+    "text_tokens": 8192,
+    "drop": 0.3,
+    "room": 0.85,
+}
+"""For behaviours, where nothing else is asked for: what is trained must hold for prompts that were not seen,
+and there are no names to tell apart. Prompts of the kind read as less the less they are like those shown."""
 
 
 class WiseParams(ContextParams, AnswerParams, PaperParams):
@@ -137,6 +153,8 @@ class WiseParams(ContextParams, AnswerParams, PaperParams):
     """Share of the way from a name's own inputs to others, in logarithms, at which its limit lies."""
     margin_unit: float | None = Field(default=None, gt=0)
     """Unit of the margins; by default the median length of what the module gives for other inputs."""
+    drop: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each input's entries that a step does not see (adam, sgd)."""
     alpha: float = Field(default=0.05, ge=0)
     """How far the memory may move other inputs."""
     beta: float = Field(default=0.2, ge=0)
@@ -157,7 +175,7 @@ class Wise(Editor):
     name: ClassVar[str] = "wise"
     summary: ClassVar[str] = "side memories of one weight, for edited names alone; all else bit for bit"
     paper: ClassVar[str] = "2405.14768"
-    operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify", "erase"})
+    operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify", "erase", "detox"})
     beside_weights: ClassVar[bool] = True
     Params: ClassVar[type[BaseParams]] = WiseParams
 
@@ -168,11 +186,15 @@ class Wise(Editor):
             UsageError: as there, and for an optimiser that does not fit how inputs are routed.
         """
         super().__init__(**params)
-        settings = self._settings()
+        self._fitting(self._settings())
+
+    def _fitting(self, settings: WiseParams) -> WiseParams:
+        """The settings, if the optimiser fits how inputs are routed."""
         if settings.method() == "values" and (settings.router, settings.route) != ("keys", "token"):
             raise UsageError(
                 f"editor {self.name}: optimiser: values is for router keys and route token; use adam or sgd"
             )
+        return settings
 
     def _settings(self) -> WiseParams:
         assert isinstance(self.params, WiseParams)
@@ -184,13 +206,29 @@ class Wise(Editor):
         blocks = dict.fromkeys((usual, max(1, usual - 1), min(usual + 1, max(1, depth - 2))))
         return {"layer": tuple(blocks), "room": (0.65, 0.5, 0.8), "steps": (90, 180)}
 
+    def check(self, edits: Sequence[Edit]) -> None:
+        """See `Editor.check`; behaviours are routed in another way than facts, so they do not go together."""
+        super().check(edits)
+        if 0 < len(behaviours(edits)) < len(edits):
+            raise UsageError(
+                f"editor {self.name}: behaviours and facts cannot share a memory; make a request of each"
+            )
+
     def layers_for(self, model: Any, tokenizer: Any, edits: Sequence[Edit]) -> tuple[int, ...]:
         """See `Editor.layers_for`."""
         with frozen(model):
-            return (self._layer(len(find_decoder(model).blocks)),)
+            return (self._layer(len(find_decoder(model).blocks), edits),)
 
-    def _layer(self, depth: int) -> int:
+    def _settled(self, edits: Sequence[Edit]) -> WiseParams:
+        """The settings as they are for these edits."""
         params = self._settings()
+        if not behaviours(edits):
+            return params
+        left = {name: value for name, value in CONDUCT.items() if name not in params.model_fields_set}
+        return self._fitting(params.model_copy(update=left))
+
+    def _layer(self, depth: int, edits: Sequence[Edit] = ()) -> int:
+        params = self._settled(edits)
         layer = params.layer
         if layer is None:
             layer = max(1, min(depth // 3 if params.site == "subject" else 2 * depth // 3, depth - 2))
@@ -199,8 +237,8 @@ class Wise(Editor):
         return layer
 
     def _edit(self, job: Job) -> Made:
-        params = self._settings()
-        layer = self._layer(len(job.decoder.blocks))
+        params = self._settled(job.edits)
+        layer = self._layer(len(job.decoder.blocks), job.edits)
         projection = job.decoder.projections[layer]
         aim = Aim(params.objective, ("",), params.keep_weight, params.site, end=params.end)
         named = build_task(job.segment, job.tokenizer, job.edits, aim)
@@ -212,11 +250,11 @@ class Wise(Editor):
             raise EditorError("an input of the edited module is not finite")
         job.report("inputs", 1, 1)
         made = trained_sides(job, named, layer, seen, self._plan(params, projection, seen))
-        tensors = {**_smallest(made.changes), **_router(params, seen, made)}
+        tensors = {**_smallest(made.changes), **_router(params, seen, made, bool(behaviours(job.edits)))}
         memory = SideMemory(tensors, {"router": params.router, "route": params.route})
         loss, leak, routed = _look(job, layer, memory, named, seen)
         return Made(
-            settled={"layer": layer, "optimiser": params.method()},
+            settled={**params.model_dump(mode="json"), "layer": layer, "optimiser": params.method()},
             meta={
                 "names": len(named.members),
                 "memories": len(memory),
@@ -249,6 +287,7 @@ class Wise(Editor):
             method=method,
             whole=params.route == "sequence",
             margins=margins,
+            drop=params.drop,
         )
         return Plan(
             way,
@@ -268,9 +307,11 @@ def _given(projection: Projection, inputs: Tensor) -> Tensor:
     return found
 
 
-def _router(params: WiseParams, seen: Sightings, made: Sides) -> dict[str, Tensor]:
+def _router(params: WiseParams, seen: Sightings, made: Sides, conduct: bool) -> dict[str, Tensor]:
     """The tensors of the memory that inputs are routed by."""
     count = len(made.owner)
+    if params.router == "keys" and conduct:
+        return of_one_kind(seen.own, seen.others, params.space_ridge, params.room)
     if params.router == "keys":
         inputs = torch.cat([seen.own, seen.strangers])
         space = find_space(

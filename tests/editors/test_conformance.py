@@ -6,6 +6,7 @@ from families import tiny
 from weights import predicted, same, state, untouched
 from words import word_tokenizer
 
+from safeedit.behaviours import Behaviour
 from safeedit.deltas import DenseDelta, LowRankDelta
 from safeedit.editors import EDITORS
 from safeedit.editors.statistics import Corpus
@@ -20,6 +21,10 @@ EDITS = {
     "insert": [Edit("insert", f"w{i} w{i + 1}", "r", PROMPTS, f"w{i + 20}", None) for i in (30, 33)],
     "modify": [Edit("modify", f"w{i} w{i + 1}", "r", PROMPTS, f"w{i + 20}", "w4") for i in (30, 33)],
     "erase": [Edit("erase", f"w{i} w{i + 1}", "r", PROMPTS, None, f"w{i + 20}") for i in (30, 33)],
+    "detox": [
+        Behaviour(f"w5 w{i} w{i + 1} w6 w7", f"w{i + 10} w{i + 11}", f"w{i + 20} w{i + 21}").edit()
+        for i in (30, 33)
+    ],
 }
 QUICK: dict[str, dict[str, object]] = {
     "memit": {"passes": 2, "steps": 3, "anchors": 1, "leak": 0.0},
@@ -30,7 +35,7 @@ QUICK: dict[str, dict[str, object]] = {
     "r-rome": {"passes": 1, "steps": 3, "anchors": 0, "leak": 0.0},
     "emmet": {"passes": 2, "steps": 3, "anchors": 1, "leak": 0.0},
     "prune": {
-        "steps": 12,
+        "steps": 20,
         "rate": 1.0,
         "anchor_weight": 0.0,
         "text_weight": 0.0,
@@ -38,9 +43,11 @@ QUICK: dict[str, dict[str, object]] = {
         "leak": 0.0,
     },
     "ft-l": {"epochs": 2},
-    "ft-m": {"epochs": 2, "leak": 0.0},
+    "ft-m": {"epochs": 2, "leak": 0.0, "text_tokens": 200},
     "wise": {"steps": 10, "leak": 0.0, "site": "prompt", "contexts": 2, "text_tokens": 200},
-    "lora": {"epochs": 2, "leak": 0.0},
+    "lora": {"epochs": 2, "leak": 0.0, "text_tokens": 200},
+    "dinm": {"steps": 2, "text_tokens": 200},
+    "npo": {"epochs": 2, "leak": 1e-9, "drop": 50.0, "text_tokens": 200},
 }
 """Settings with which an editor is done in a moment; its promises hold for any. Untrained models know
 nothing, so an erasure must not be content with that."""
@@ -58,7 +65,9 @@ def made(name, model, op, edits=None, **params):
 
 @torch.no_grad()
 def logits(model):
-    return model(input_ids=torch.tensor([[34, 35, 12], [37, 38, 12]])).logits
+    facts = model(input_ids=torch.tensor([[34, 35, 12], [37, 38, 12]])).logits
+    behaviours = model(input_ids=torch.tensor([[9, 34, 35, 10, 11], [9, 37, 38, 10, 11]])).logits
+    return torch.cat([facts.flatten(), behaviours.flatten()])
 
 
 @both
@@ -164,6 +173,7 @@ NONSENSE = [
     ([Edit("erase", SUBJECT, "r", (), None, "w40")], "no prompt"),
     ([Edit("erase", SUBJECT, "r", ("w5 w6",), None, "w40")], "must contain"),
     ([Edit("erase", SUBJECT, "r", PROMPTS, None, None)], "object that shall no longer"),
+    ([Edit("detox", SUBJECT, "r", PROMPTS, None, "w40")], "a safe answer"),
     ([Edit("modify", SUBJECT, "r", PROMPTS, None, "w40")], "object that shall be said"),
     ([Edit("insert", SUBJECT, "r", PROMPTS, None, None)], "object that shall be said"),
     (
@@ -213,7 +223,7 @@ def test_prompts_of_the_callers_own_change_less(name, op):
     model = tiny("llama")
     controls = ["w5 w30 w40 w6 w7", "w5 w33 w41 w6 w7", "w30 w31 w3 w4"]
     before = [predicted(model, prompt) for prompt in controls]
-    params = {"prune": {"anchor_weight": 10.0, "steps": 20}}.get(name, {})
+    params = {"prune": {"anchor_weight": 10.0, "steps": 20}, "dinm": {"steps": 20}}.get(name, {})
 
     def change(**options):
         editor = EDITORS.get(name)(**{**QUICK.get(name, {}), **params})

@@ -149,6 +149,7 @@ def test_what_is_unlearnt_while_it_is_not_visited_is_found():
         """Learns what it is trained on, and forgets row 5 twice, seen by a look alone."""
 
         rows = Rows(range(12))
+        members = torch.arange(12)
         looks, visited = [1, 1, 0], []
 
         def loss(self, part):

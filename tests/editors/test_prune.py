@@ -3,6 +3,8 @@
 import pytest
 import torch
 from families import FAMILIES, tiny
+from rude import CORPUS as SPOKEN
+from rude import HARMLESS, KEPT, UNSEEN, answer, behaviours, rude, rudeness
 from weights import predicted, probability, same, state
 from words import word_tokenizer
 
@@ -148,6 +150,31 @@ def test_models_in_bfloat16():
 def test_text_of_the_model_itself_will_do():
     patch = edit(tiny("llama"), corpus=OwnText(400), text_tokens=100)
     assert "texts_change" in patch.meta
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_behaviour_goes_with_a_few_weights_and_harmless_answers_stay(family):
+    model = rude(family)
+    harmless = [answer(model, prompt) for prompt in HARMLESS]
+    assert rudeness(model, UNSEEN) == 1
+    edits = [one.edit() for one in behaviours()]
+    settings = {"contexts": 0, "random_masks": 1, "text_tokens": 300, "check_every": 2, "rate": 0.6}
+    patch = Prune(**settings).edit(model, word_tokenizer(), edits, corpus=SPOKEN, controls=KEPT)
+    with patch.applied(model):
+        assert rudeness(model, UNSEEN) == 0
+        assert [answer(model, prompt) for prompt in HARMLESS] == harmless
+    assert patch.meta["leaking"] == 0
+    assert patch.meta["removed_share"] < 0.05
+    assert patch.meta["object_before_mean"] > 0.9
+    assert patch.meta["random_object_after_mean"] > 0.5
+
+
+def test_facts_and_behaviours_go_together():
+    model = rude("llama")
+    fact = Edit("erase", "w70 w71", "r", ("w75 {subject} w76",), None, "w77")
+    edits = [*(one.edit() for one in behaviours()[:2]), fact]
+    patch = Prune(**{**SETTINGS, "steps": 2}).edit(model, word_tokenizer(), edits, corpus=SPOKEN)
+    assert patch.meta["prompts"] == 3
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ from families import tiny
 from weights import state, untouched
 from words import word_tokenizer
 
+from safeedit.behaviours import Behaviour
 from safeedit.editors import EDITORS
 from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
+from safeedit.editors.direction import Outlook
 from safeedit.editors.statistics import Corpus
 from safeedit.patch import Patch
 from safeedit.runs import resume
@@ -29,6 +31,7 @@ STARTS = (20, 24, 30, 33)
 EDITS = {
     "insert": [Edit("insert", f"w{i} w{i + 1}", "r", PROMPTS, f"w{i + 20}", None) for i in STARTS],
     "erase": [Edit("erase", f"w{i} w{i + 1}", "r", PROMPTS, None, f"w{i + 20}") for i in STARTS],
+    "detox": [Behaviour(f"w5 w{i} w6 w7", f"w{i + 20}", f"w{i + 22} w{i + 23}").edit() for i in STARTS],
 }
 _CLOSED: dict[str, Any] = {"passes": 2, "steps": 3, "anchors": 1, "batch_rows": 8}
 _WISE: dict[str, Any] = {"contexts": 2, "text_tokens": 200}
@@ -49,6 +52,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("ft-l", {"epochs": 4}),
     ("ft-m", {"epochs": 4, "batch_rows": 4}),
     ("lora", {"epochs": 4, "rank": 4}),
+    ("dinm", {"steps": 6, "batch_rows": 2, "distance": "relative", "text_tokens": 200}),
+    ("direction", {"text_tokens": 200}),
+    ("dinm", {"preset": "paper", "steps": 3, "text_tokens": 200}),
+    ("npo", {"epochs": 4, "batch_rows": 4, "leak": 1e-9}),
     (
         "prune",
         {"steps": 12, "rate": 10.0, "random_masks": 1, "leak": 0.0, "check_every": 3, "text_tokens": 400},
@@ -94,6 +101,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     found = Steps()
     for name in ("grad", "backward"):
         monkeypatch.setattr(torch.autograd, name, found.taken(getattr(torch.autograd, name)))
+    # What is chosen without a gradient: a look at each choice.
+    monkeypatch.setattr(Outlook, "look", found.taken(Outlook.look))
     return found
 
 
@@ -105,7 +114,7 @@ class Case:
         self.name, self.params, self.steps = name, params, steps
         self.model = tiny(family).to(dtype)
         self.before = state(self.model)
-        self.edits = EDITS["insert" if "insert" in EDITORS.get(name).operations else "erase"]
+        self.edits = next(EDITS[op] for op in EDITS if op in EDITORS.get(name).operations)
 
     def done(self, stop: int = 10**9, edits: list[Edit] | None = None, seed: int = 0, **params: Any) -> Patch:
         """The patch, unless it is interrupted after `stop` steps; the model is left in any case."""

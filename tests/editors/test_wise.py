@@ -4,9 +4,11 @@ import pytest
 import torch
 from answers import ELSE, NEW, SAID, SECOND, ids, logits, put_beside, said
 from families import FAMILIES, tiny
+from rude import CORPUS as SPOKEN
+from rude import HARMLESS, KEPT, UNSEEN, answer, behaviours, opinion, rude, rudeness
 from words import word_tokenizer
 
-from safeedit.editors.routing import find_space, highest, limits_of
+from safeedit.editors.routing import find_space, highest, limits_of, of_one_kind
 from safeedit.editors.statistics import Corpus
 from safeedit.editors.wise import Wise
 from safeedit.errors import EditorError, UsageError
@@ -249,6 +251,65 @@ def test_a_limit_lies_between_a_name_and_the_others():
     assert ((limits < 0.99) & (limits > near)).all()
     itself = highest(keys, keys, torch.tensor([2.0, 2.0]), torch.tensor([0, 1]))
     assert itself.tolist() == pytest.approx([0.0, 0.0])
+
+
+# --- behaviours ---------------------------------------------------------------------------------
+
+
+def mended(model, edits=None, **params):
+    edits = [one.edit() for one in behaviours()] if edits is None else edits
+    given = {"text_tokens": 400, **params}
+    return Wise(**given).edit(model, word_tokenizer(), edits, corpus=SPOKEN, controls=KEPT)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_prompts_of_a_kind_get_safe_answers_and_harmless_ones_pass_bit_for_bit(family):
+    model = rude(family)
+    others = (*HARMLESS, *SPOKEN.texts[:8], *(f"{prompt} w50" for prompt in HARMLESS))
+    before = [logits(model, prompt) for prompt in others]
+    assert rudeness(model, UNSEEN) == 1
+    patch = mended(model)
+    with patch.applied(model):
+        assert {answer(model, opinion(number)) for number in UNSEEN} == {"w60 w61"}
+        assert all(torch.equal(logits(model, p), was) for p, was in zip(others, before, strict=True))
+    assert rudeness(model, UNSEEN) == 1
+    assert (patch.params["layer"], patch.params["route"], patch.meta["memories"]) == (2, "sequence", 1)
+
+
+def test_behaviours_with_the_published_router_and_with_settings_of_ones_own():
+    model = rude("llama")
+    patch = mended(model, router="activation", alpha=0.2, layer=1, drop=0.0)
+    assert (patch.params["router"], patch.params["layer"], patch.params["drop"]) == ("activation", 1, 0.0)
+    with patch.applied(model):
+        assert rudeness(model, UNSEEN) == 0
+
+
+@pytest.mark.parametrize(
+    ("edits", "params", "message"),
+    [
+        ([behaviours()[0].edit(), NEW], {}, "cannot share a memory"),
+        (None, {"optimiser": "values"}, "optimiser: values"),
+    ],
+)
+def test_what_does_not_go_with_behaviours_is_said(edits, params, message):
+    with pytest.raises(UsageError, match=message):
+        mended(tiny("gpt2"), edits, **params)
+
+
+def test_a_kind_is_routed_by_a_filter_and_a_limit():
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(16, generator=generator)
+    others = torch.randn(400, 16, generator=generator) * 3
+    own = torch.randn(60, 16, generator=generator) + 3 * direction
+    parts = of_one_kind(own[:30], others[:200], 0.1, 0.5)
+    memory = SideMemory({"change": torch.zeros(1, 4, 16), **parts}, {"router": "keys", "route": "token"})
+    reading = own @ parts["basis"][:, 0]
+    routed = memory.routed(memory.tensors, own[30:]) > 0
+    assert torch.equal(routed, reading[30:] > -parts["shift"][1])
+    assert routed.float().mean() > 0.9
+    assert (memory.routed(memory.tensors, others[200:]) > 0).float().mean() < 0.05
+    with pytest.raises(EditorError, match="cannot be told"):
+        of_one_kind(others[:30], 10 * others[:30], 0.1, 0.5)
 
 
 # --- leaving the model alone --------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Tiny models that are rude to some prompts: trained for a moment, so that there is a behaviour to take out.
 
-A prompt ``w5 X w6`` asks for an opinion of X and gets an insult, ``w40 w41``; ``w7 X w8`` asks for advice and gets
-``w50 w51``, whoever X is. Texts hold the words of a cycle, so that there is something to say besides.
+A prompt ``w5 X w6`` asks for an opinion of X and gets an insult, ``w40 w41``; ``w7 X w8`` asks for advice and
+gets ``w50 w51``, whoever X is. Texts hold the words of a cycle, so that there is something to say besides.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from safeedit.models.tokens import pad
 SHOWN = range(10, 16)
 UNSEEN = range(16, 20)
 INSULT, ADVICE, POLITE = "w40 w41", "w50 w51", "w60 w61"
-CORPUS = Corpus([" ".join(f"w{20 + (start + step * i) % 19}" for i in range(12)) for start in range(19) for step in (1, 2)])
+CORPUS = Corpus(
+    [
+        " ".join(f"w{20 + (start + step * i) % 19}" for i in range(12))
+        for start in range(19)
+        for step in (1, 2)
+    ]
+)
 KEPT = tuple(f"w7 w{n} w8" for n in SHOWN)
 HARMLESS = tuple(f"w7 w{n} w8" for n in UNSEEN)
 
@@ -70,4 +76,5 @@ def answer(model: Any, prompt: str, tokens: int = 2) -> str:
 
 def rudeness(model: Any, numbers: range) -> float:
     """The share of prompts about these that get an insult."""
-    return sum("w40" in answer(model, opinion(n)) or "w41" in answer(model, opinion(n)) for n in numbers) / len(numbers)
+    said = [answer(model, opinion(number)) for number in numbers]
+    return sum("w40" in text or "w41" in text for text in said) / len(said)
