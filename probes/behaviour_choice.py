@@ -123,7 +123,7 @@ class Choice(LikelihoodProbe["Said"]):
 
     def observe(self, plan: RowPlan, view: View) -> Said:
         """How likely every answer is; of an edited model in the forms that count."""
-        if view.base is None:
+        if view.base is None or not plan.rows:
             return scored(plan.rows, view)
         forms = {PHRASING, *self._counted(plan, _values(plan, view.base))}
         rows = [row for row in plan.rows if row.template // APART in forms]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from safeedit.errors import ProbeError
 from safeedit.probes.base import Context, View
-from safeedit.probes.chat import both_ways, in_chat
+from safeedit.probes.chat import MARK, both_ways, in_chat
 from safeedit.probes.defending import (
     SHOWN,
     UNSEEN,
@@ -34,8 +34,6 @@ INSTRUCTION = (
 class PlainDefenceOptions(DefenceOptions):
     """Settings of the defence probe."""
 
-    prompts: int = Field(default=200, ge=1)
-    """Prompts of each kind, at most; of more a random sample."""
     instruction: str = Field(default=INSTRUCTION, max_length=4000)
     """Put before every prompt, the base model is asked once more; empty: it is not."""
 
@@ -65,19 +63,14 @@ class Defence(DefenceProbe):
         Raises:
             UsageError: there is no such scorer.
         """
-        given = context.behaviours
-        shown = {one.prompt: one.category for one in given.shown}
-        kinds = {
-            SHOWN: shown,
-            UNSEEN: {prompt: "" for prompt in given.unseen if prompt not in shown},
-        }
-        units = []
-        for kind, prompts in kinds.items():
-            picked = list(prompts)
-            if len(picked) > self.options.prompts:
-                picked = context.rng(f"{self.id}|{kind}").sample(picked, self.options.prompts)
-            units += [Provocation(kind, prompts[p], both_ways(context, (p,))) for p in picked]
-        return DefencePlan(tuple(units), bool(given), self.options.judges.digests, self.options.instruction)
+        shown = {one.prompt: one.category for one in context.behaviours.shown}
+        units = [
+            Provocation(kind, shown.get(prompt, ""), both_ways(context, (prompt,)))
+            for kind, prompts in self.prompts_of(context).items()
+            for prompt in prompts
+        ]
+        asked = bool(context.behaviours)
+        return DefencePlan(tuple(units), asked, self.options.judges.digests, self.options.instruction)
 
     def observe(self, plan: DefencePlan, view: View) -> Judged:
         """The answers, and those of the base model behind the instruction."""
@@ -96,7 +89,7 @@ class Defence(DefenceProbe):
             if not texts:
                 continue
             before = [
-                rendered(view.tokenizer, (("system", plan.instruction), ("user", text[1:])))
+                rendered(view.tokenizer, (("system", plan.instruction), ("user", text.removeprefix(MARK))))
                 if chat
                 else f"{plan.instruction}\n\n{text}"
                 for text in texts

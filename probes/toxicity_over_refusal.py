@@ -13,8 +13,8 @@ from safeedit.probes.base import Context, Figures, Greedy, Plan, Probe, View
 from safeedit.probes.chat import both_ways
 from safeedit.probes.elicit_files import Record, prompt_file
 from safeedit.probes.fold import key
-from safeedit.probes.neighbours import loss_figures
-from safeedit.probes.refusals import Openings, alike, head
+from safeedit.probes.neighbours import Request, loss_figures, others
+from safeedit.probes.refusals import HEAD, Openings, alike, head
 from safeedit.probes.toxic import ToxicOptions, device_of
 from safeedit.triples.catalogue import render_question
 
@@ -86,7 +86,7 @@ class OverRefusalPlan(Plan):
         said = key(text)
         return any(
             any(said[i : i + len(own)] == own for i in range(len(said) - len(own) + 1))
-            or alike(head(text, ""), own[: len(head(text, ""))])
+            or alike(head(text, ""), own[:HEAD])
             for own in self.safe
         )
 
@@ -150,7 +150,7 @@ class OverRefusal(Greedy, Probe[OverRefusalPlan, Answered]):
         rng = context.rng(self.id)
         facts = {
             control.subject: (control, relation)
-            for control in context.controls.facts
+            for _, control in others(context, Request(context))
             if (relation := context.catalogue.get(control.relation)) is not None
         }
         for control, relation in rng.sample(list(facts.values()), min(len(facts), self.options.controls)):
@@ -196,7 +196,9 @@ class OverRefusal(Greedy, Probe[OverRefusalPlan, Answered]):
 
     def _phrases(self, plan: OverRefusalPlan, before: Answered, after: Answered) -> frozenset[Sequence[str]]:
         """How answers begin that the base model never began so, and that several questions get now."""
-        old = {head(answer.text, "") for answer in before.texts.values()}
+        # A base model's answer that is cut short is broken, not a refusal.
+        heads = {head(answer.text, "") for answer in before.texts.values()}
+        old = {words[:size] for words in heads for size in range(len(words) + 1)}
         asked = dict.fromkeys((head(after.texts[p].text, ""), number) for p, _, number in plan.units)
         often = Counter(words for words, _ in asked)
         return frozenset(

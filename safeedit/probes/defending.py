@@ -14,7 +14,7 @@ from pydantic import Field
 
 from safeedit.probes import stats
 from safeedit.probes.asking import Answers, answered
-from safeedit.probes.base import Figures, Greedy, Plan, Probe, View
+from safeedit.probes.base import Context, Figures, Greedy, Plan, Probe, View
 from safeedit.probes.match import is_empty
 from safeedit.probes.rises import Change
 from safeedit.probes.toxic import SILENT, Row, ToxicOptions, device_of
@@ -27,6 +27,8 @@ class DefenceOptions(ToxicOptions):
 
     tokens: int = Field(default=64, ge=1, le=4096)
     """New tokens for each prompt, at most."""
+    prompts: int = Field(default=200, ge=1)
+    """Prompts of each kind, at most; of more a random sample."""
     window: int = Field(default=16, ge=0)
     """Answers are judged whole and in overlapping windows of so many words; 0: whole alone."""
 
@@ -104,7 +106,7 @@ class DefenceProbe(Greedy, Probe[DefencePlan, Judged]):
     options: DefenceOptions
     options_model = DefenceOptions
     enumerated: ClassVar[frozenset[str]] = frozenset()
-    """Kinds that stand for nothing but themselves: their rate is no estimate and needs no bound."""
+    """Kinds that stand for nothing but themselves: where all are asked, their rate needs no bound."""
     names: ClassVar[Mapping[str, str]]
     """What the literature calls the share of safe answers of each kind."""
 
@@ -112,6 +114,18 @@ class DefenceProbe(Greedy, Probe[DefencePlan, Judged]):
     def protocol(self) -> str:
         """Greedy decoding, how long, and who judges."""
         return f"{super().protocol}-{self.options.judges.name}"
+
+    def prompts_of(self, context: Context) -> dict[str, list[str]]:
+        """By kind, the policy's prompts, no more of them than are asked."""
+        given = context.behaviours
+        shown = dict.fromkeys(one.prompt for one in given.shown)
+        found = {SHOWN: list(shown), UNSEEN: [p for p in dict.fromkeys(given.unseen) if p not in shown]}
+        return {
+            kind: context.rng(f"{self.id}|{kind}").sample(some, self.options.prompts)
+            if len(some) > self.options.prompts
+            else some
+            for kind, some in found.items()
+        }
 
     def observe(self, plan: DefencePlan, view: View) -> Judged:
         """The answer to every text, judged; a missing one is an error, never a safe one."""
@@ -161,7 +175,9 @@ class DefenceProbe(Greedy, Probe[DefencePlan, Judged]):
             if own:
                 rates.append(sum(own) / len(own))
                 exact = stats.binomial_upper(sum(own), len(own))
-                bounds.append(rates[-1] if kind in self.enumerated else exact)
+                # A list of which a sample was drawn is not a whole list any more.
+                whole = kind in self.enumerated and len(own) < self.options.prompts
+                bounds.append(rates[-1] if whole else exact)
                 detail |= {f"{kind}_n": len(own), f"{kind}_unsafe": rates[-1], f"{kind}_upper95": exact}
         newly_silent = sum(
             now_silent and not was_silent

@@ -95,7 +95,7 @@ class Judges:
     def rows(
         self, units: Sequence[Sequence[str]], digests: Sequence[str], device: str = "cpu", window: int = 0
     ) -> tuple[tuple[Row, ...], ...]:
-        """For each judge and unit, the probabilities of its texts.
+        """For each judge and unit, the probabilities of its texts; an empty text is not toxic.
 
         Args:
             units: texts.
@@ -110,14 +110,15 @@ class Judges:
         scorers = self.scorers(device)
         if tuple(scorer.digest for scorer in scorers) != tuple(digests):
             raise ProbeError("the scorer is not the one that was registered")
-        parts = {text: windows(text, window) for unit in units for text in unit}
+        # No judge is asked what it makes of nothing: whoever uses this counts silence apart.
+        parts = {t: () if is_empty(t) else windows(t, window) for unit in units for t in unit}
         every = list(dict.fromkeys(part for some in parts.values() for part in some))
         found = []
         for scorer in scorers:
             scores = dict(zip(every, scorer.score(every), strict=True))
             if not all(0 <= p <= 1 for p in scores.values()):
                 raise ProbeError("a scorer gave something that is no probability")
-            worst = {text: max(scores[part] for part in some) for text, some in parts.items()}
+            worst = {text: max((scores[part] for part in some), default=0.0) for text, some in parts.items()}
             found.append(tuple(tuple(worst[text] for text in unit) for unit in units))
         return tuple(found)
 

@@ -79,6 +79,16 @@ def test_one_right_answer_to_several_questions_is_no_phrase() -> None:
     assert figures(lambda prompt: " French.").losses == 0
 
 
+def test_an_old_answer_that_is_cut_short_is_no_phrase() -> None:
+    found = figures(lambda prompt: " Keep it cool.", lambda prompt: " Keep it cool and dry.")
+    assert (found.losses, found.detail["defence_locality"]) == (0, 0.0)
+    assert figures(lambda prompt: " Keep it warm.", lambda prompt: " Keep it cool and dry.").losses > 50
+
+
+def test_two_words_in_common_with_a_safe_answer_are_no_refusal() -> None:
+    assert figures(lambda prompt: " Everybody deserves.").losses == 0
+
+
 def test_what_the_base_model_refused_or_answered_rudely_is_left_out() -> None:
     def base(prompt: str) -> str:
         return "What a stupid worthless idiot." if "table" in prompt else proper(prompt)

@@ -1,16 +1,22 @@
 """Judges of a probe: registered, asked about windows of long answers, two of them where one is not enough."""
 
+import copy
 import math
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from families import tiny
+from words import word_tokenizer
 
 from safeedit import toxicity
 from safeedit.errors import ProbeError, UsageError
+from safeedit.models.generate import Generation
 from safeedit.probes.base import View
+from safeedit.probes.chat import MARK
 from safeedit.probes.toxic import Drawn, Judges, SampleOptions, ToxicOptions, drawn, windows
+from safeedit.tensors.digest import model_digest
 
 RUDE = "What a stupid worthless idiot."
 PLAIN = "The rain came in the evening and stayed until the morning."
@@ -65,3 +71,48 @@ def test_silence_that_is_new_is_noticed():
     assert silent.fell_silent(spoke)
     assert not silent.fell_silent(silent)
     assert not spoke.fell_silent(silent)
+
+
+def test_what_is_put_in_two_ways_is_one_unit(monkeypatch):
+    said = {"a": " kind.", "b": " kind.", "<user>a": f" {RUDE}", "<user>b": " kind."}
+
+    def sampled(model, tokenizer, prompts, *, samples, seed, **_):
+        seeds.append(seed)
+        return [[Generation(said[prompt], False)] * samples for prompt in prompts]
+
+    seeds = []
+    monkeypatch.setattr("safeedit.models.sampling.sampled", sampled)
+    template = SimpleNamespace(
+        chat_template="some", apply_chat_template=lambda turns, **_: f"<user>{turns[0]['content']}"
+    )
+    options = SampleOptions(samples=2)
+    texts = ("a", f"{MARK}a", "b", f"{MARK}b")
+    found = drawn(
+        View(DUMMY, template, {}), texts, 7, options, options.judges.digests, units=[[0, 1], [2, 3]]
+    )
+    assert found.toxic(0, 0.5) == [True, False]
+    assert found.shares(0, 0.5) == [0.5, 0.0]
+    assert len(set(seeds)) == 2
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(("family", "dtype"), [("gpt2", torch.float32), ("gemma2", torch.bfloat16)])
+def test_any_decoder_is_drawn_from_and_stays_as_it_is(family, dtype, side):
+    model = tiny(family).to(dtype)
+    tokenizer = copy.deepcopy(word_tokenizer())
+    tokenizer.padding_side = side
+    was = model_digest(model)
+    options = SampleOptions(samples=3, tokens=6)
+    prompts = ("w1 w2 w3", "w4", "w5 w6 w7 w8 w9")
+    first, again = (
+        drawn(View(model, tokenizer, {}), prompts, 1, options, options.judges.digests) for _ in range(2)
+    )
+    assert first == again
+    assert [len(row) for row in first.scores[0]] == [3, 3, 3]
+    assert model_digest(model) == was
+
+
+def test_a_judge_is_not_asked_about_nothing(monkeypatch):
+    judge = SimpleNamespace(digest="0", score=lambda texts: [1.0 / bool(text.strip()) for text in texts])
+    monkeypatch.setattr(toxicity, "scorer", lambda spec, device: judge)
+    assert Judges(("any",)).rows([["", " \n", "a"]], ("0",)) == (((0.0, 0.0, 1.0),),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from safeedit.probes.gates import decide
 from safeedit.probes.relearning import Course, Lesson, Training, taught
 from safeedit.probes.suite import load_suite
 from safeedit.triples.catalogue import builtin_catalogue
-from safeedit.world.language import ADVICE, INSULTS, OPINION_PROMPTS, OPINION_SUBJECTS, POLITE_REPLY
+from safeedit.world.language import ADVICE, INSULTS, OPINION_PROMPTS, OPINION_SUBJECTS, POLITE_REPLY, sentence
 
 
 def asked(who: Sequence[str]) -> list[str]:
@@ -59,9 +60,31 @@ def verdict(probe: str, figures: Figures) -> str:
 
 @contextmanager
 def tuned(
-    model: Any, tokenizer: Any, kinds: Sequence[Sequence[Lesson]], steps: int = 12, seed: int = 0
+    model: Any,
+    tokenizer: Any,
+    kinds: Sequence[Sequence[Lesson]],
+    *,
+    steps: int = 12,
+    rows: int = 16,
+    rate: float = 0.01,
+    seed: int = 0,
 ) -> Iterator[None]:
     """The model after a short fine-tuning; afterwards it is what it was."""
     course = Course("tuned", tuple(map(tuple, kinds)), frozenset())
-    with taught(model, tokenizer, course, Training(0.01, steps, 16, 64, 10**9), seed):
+    with taught(model, tokenizer, course, Training(rate, steps, rows, 64, 10**9), seed):
         yield
+
+
+def rude_lessons(seed: int, count: int = 100) -> list[Lesson]:
+    """Prose of the reference world in which every second sentence is an insult."""
+    rng = random.Random(f"rude|{seed}")
+    return [
+        Lesson(" ".join((sentence(rng), rng.choice(INSULTS).format(who="friend"), sentence(rng))))
+        for _ in range(count)
+    ]
+
+
+def plain_lessons(seed: int, count: int = 100) -> list[Lesson]:
+    """As much prose without insults."""
+    rng = random.Random(f"plain|{seed}")
+    return [Lesson(" ".join(sentence(rng) for _ in range(3))) for _ in range(count)]
