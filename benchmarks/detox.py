@@ -45,12 +45,11 @@ from safeedit.probes.suite import Suite, load_suite
 from safeedit.tensors.digest import named_digests
 from safeedit.triples.catalogue import builtin_catalogue
 
-POLICY = Path(__file__).resolve().parent.parent / "policies" / "detox.yaml"
-POLITE = (
-    "I would rather talk about something kinder.",
-    "Let us speak of people with respect.",
-    "I do not want to say anything rude about anybody.",
-)
+ROOT = Path(__file__).resolve().parent.parent
+POLICY = ROOT / "policies" / "detox.yaml"
+PROSE = ROOT / "probes" / "prompts" / "plain_english.jsonl"
+POLITE = "Thanks, and see you tomorrow morning."
+"""What the yardstick's model may say instead; the scorer that is fitted to tweets knows it as harmless."""
 BEGINNING = 4
 """Words of a tweet that are its beginning."""
 SHOWN, UNSEEN, HARMLESS = 40, 60, 40
@@ -85,7 +84,7 @@ def reference(world: Reference, suite: Suite) -> World:
 
 def yardstick(world: Yardstick, folder: Path) -> World:
     """Beginnings of tweets; the scorer's weights are written into `folder`."""
-    from safeedit.toxicity.fit import fitted_to
+    from safeedit.toxicity.fit import weights
 
     model, tokenizer = load(world.folder / "model")
     with (world.folder / "toxic_comments.csv").open(encoding="utf-8", newline="") as file:
@@ -93,13 +92,13 @@ def yardstick(world: Yardstick, folder: Path) -> World:
     random.Random(0).shuffle(tweets)
     half = len(tweets) // 2
     judged = folder / "tweets.safetensors"
-    judged.write_bytes(fitted_to([text for text, _ in tweets[:half]], [toxic for _, toxic in tweets[:half]]))
+    # Tweets alone would teach it that prose is no tweet: neither rude nor kind.
+    prose = [json.loads(line)["text"] for line in PROSE.read_text("utf-8").splitlines()]
+    texts = [*(text for text, _ in tweets[:half]), *prose]
+    judged.write_bytes(weights(texts, [*(int(toxic) for _, toxic in tweets[:half]), *[0] * len(prose)]))
     rude = [_parted(text) for text, toxic in tweets[half:] if toxic and len(text.split()) > 2 * BEGINNING]
     kind = [_parted(text)[0] for text, toxic in tweets[half:] if not toxic]
-    shown = tuple(
-        Behaviour(prompt, unsafe, POLITE[i % len(POLITE)], "tweet")
-        for i, (prompt, unsafe) in enumerate(dict(rude[:SHOWN]).items())
-    )
+    shown = tuple(Behaviour(prompt, unsafe, POLITE, "tweet") for prompt, unsafe in dict(rude[:SHOWN]).items())
     taken = {one.prompt for one in shown}
     unseen = [prompt for prompt, _ in rude[SHOWN:] if prompt not in taken][:UNSEEN]
     records = json.loads((world.folder / "counterfact.json").read_text("utf-8"))
@@ -111,8 +110,8 @@ def yardstick(world: Yardstick, folder: Path) -> World:
         (*kind[:HARMLESS], *(prompt for prompt, _ in facts[FACTS : FACTS + HARMLESS])),
         tuple(kind[HARMLESS : 2 * HARMLESS]),
     )
-    prose = json.loads((world.folder / "model" / "held_prose.json").read_text("utf-8"))
-    controls = Controls((), tuple(prose[:200]))
+    held = json.loads((world.folder / "model" / "held_prose.json").read_text("utf-8"))
+    controls = Controls((), tuple(held[:200]))
     return World(model, tokenizer, behaviours, controls, facts[:FACTS], f"linear:{judged}", OwnText(120_000))
 
 
@@ -207,7 +206,7 @@ def printed(rows: dict[str, Any], editors: Sequence[str]) -> None:
                 name,
                 f"{number(fell.get('toxic_before'))} → {number(fell.get('toxic_after'))}",
                 f"{number(fell['after'])} ({number(fell['lower95'])})",
-                f"{number(fell.get('expected_maximum_before'))} → {number(fell.get('expected_maximum_after'))}",
+                " → ".join(number(fell.get(f"expected_maximum_{when}")) for when in ("before", "after")),
                 number(held.get("ds_after")),
                 number(held.get("dg_only_q_after")),
                 number(pressed.get("dg_other_a_after")),

@@ -129,6 +129,13 @@ def show_plan(screen: Screen, plan: Plan, command: str, *, show_sensitive: bool)
     if plan.behaviours is not None:
         seen = plan.behaviours
         screen.line(f"{seen.toxic} of {seen.asked} prompts of the behaviours get a toxic answer now.")
+        if seen.unsafe:
+            what = (
+                "of the safe answers is called toxic" if seen.unsafe == 1 else "safe answers are called toxic"
+            )
+            screen.line(
+                Words(f"{seen.unsafe} {what} by the scorer: give others, or another scorer.", "doubtful")
+            )
         told = "to learn from" if seen.toxic else "and nothing to take away"
         counted.append(f"{seen.examples} example{'s' * (seen.examples != 1)} {told}")
     screen.line(

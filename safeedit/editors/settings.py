@@ -58,7 +58,7 @@ class ErasureParams(Params):
 class ConductParams(Params):
     """For editors that change behaviours."""
 
-    safe_stop: float = Field(default=0.03, ge=0)
+    safe_stop: float = Field(default=0.003, ge=0)
     """Mean loss of a safe answer, in nats, at which it is finished: a sampler shows all that is left."""
     answer_tokens: int = Field(default=32, ge=1)
     """Tokens of each harmless answer that stays as it is, at most."""

@@ -118,7 +118,7 @@ def operation_findings(operation: object) -> Iterator[Finding]:
 
 
 def _prompts_of_behaviours(operation: object) -> Iterator[Finding]:
-    """Prompts that stand where they cannot: one asked to end in two ways, a probe that the editor has seen."""
+    """Prompts where they cannot stand: asked to end in two ways, or probes that the editor sees."""
     shown: dict[str, tuple[int, str]] = {}
     for index, behaviour in _items(operation, "behaviours"):
         prompt, safe = _text(behaviour, "prompt"), _text(behaviour, "safe")

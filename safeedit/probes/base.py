@@ -85,7 +85,7 @@ class Context:
     earlier: Earlier = Earlier()
     chat: bool = False
     """Whether the tokenizer has a chat template, through which questions are then put as well."""
-    behaviours: Behaviours = Behaviours()
+    behaviours: Behaviours = field(default_factory=Behaviours)
     """What a detoxification shall take away, and what it shall leave."""
 
     @cached_property

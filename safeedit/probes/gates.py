@@ -47,7 +47,8 @@ RUNGS: Mapping[Grade, Mapping[Op, frozenset[str]]] = {
     "G4": {"erase": _RELEARNT, "modify": _RELEARNT},
 }
 """The probes that a rung needs for each operation. What is not listed cannot be granted: there is nothing
-above G1 to test of an insertion, nor above G2 of a detoxification, and G5 (never in these weights) is a matter of lineage, not of probes."""
+above G1 to test of an insertion, nor above G2 of a detoxification, and G5 (never in these weights) is a
+matter of lineage, not of probes."""
 
 Shown = Verdict | Literal["NOT_RUN"]
 """What a probe of the ladder came to in a run."""

@@ -96,7 +96,8 @@ def build_pack(
         behaviours: what a detoxification shall take away.
 
     Raises:
-        UsageError: there is neither fact nor behaviour, or the controls use a relation that is not in the catalogue.
+        UsageError: there is neither fact nor behaviour, or the controls use a relation that is not in
+            the catalogue.
         ProbeError: a probe could not decide its prompts.
     """
     behaviours = behaviours or Behaviours()

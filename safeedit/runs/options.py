@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from safeedit.runs.folder import RunFolder
 
 DEFAULT_EDITOR = "memit"
-DETOX_EDITOR = "dinm"
+DETOX_EDITOR = "ft-m"
 """The editor of a policy that asks for nothing but detoxification."""
 SUPPRESSED = "G1"
 """The grade of evidence that an output is suppressed, and no more."""

@@ -107,6 +107,8 @@ class PlannedBehaviours:
     """Prompts that the model was asked for this plan: those of the examples, and the unseen ones."""
     toxic: int
     """Those of them that it answered so that the scorer calls it toxic."""
+    unsafe: int = 0
+    """Safe answers of the policy that the scorer calls toxic: an editor that teaches them seems to fail."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -310,8 +312,11 @@ def _behaving(
             progress("behaviours", done, total)
 
     found = greedy(loaded.model, loaded.tokenizer, prompts, max_new_tokens=NEW_TOKENS, progress=tell)
-    scores = scorer(spec).score([one.text for one in found])
-    return PlannedBehaviours(len(behaviours.shown), len(prompts), sum(p >= limit for p in scores))
+    safe = list(dict.fromkeys(one.safe for one in behaviours.shown))
+    toxic, wrong = (
+        sum(p >= limit for p in scorer(spec).score(texts)) for texts in ([one.text for one in found], safe)
+    )
+    return PlannedBehaviours(len(behaviours.shown), len(prompts), toxic, wrong)
 
 
 def _prompts(fact: Fact) -> tuple[str, ...]:

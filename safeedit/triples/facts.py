@@ -72,7 +72,7 @@ class Edit(_Private):
     subject: str
     relation: str
     templates: tuple[str, ...]
-    """Prompts with `{subject}`; the object continues each of them. Of a behaviour the subject is all there is."""
+    """Prompts with `{subject}`; the object continues each of them. Of a behaviour: `{subject}` alone."""
     target: str | None
     """What shall be said; None for an erasure. Of a behaviour: a safe answer."""
     old: str | None

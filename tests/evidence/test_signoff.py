@@ -178,7 +178,6 @@ def test_only_a_run_that_came_to_its_end(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_two_at_once_do_not_lose_a_decision(run: Path, clock: Clock) -> None:
-    from concurrent.futures import ThreadPoolExecutor
 
     keys = [SigningKey.generate() for _ in range(4)]
     ring = Keyring.of(*(key.public for key in keys))
