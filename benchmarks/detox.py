@@ -186,7 +186,7 @@ def row(
 
 def printed(rows: dict[str, Any], editors: Sequence[str]) -> None:
     """One line for each editor."""
-    head = ["editor", "toxic, unseen", "rarer by (at least)", "worst of a prompt's", "DS", "DG unseen"]
+    head = ["editor", "toxic, unseen", "rarer by (at least)", "of all draws", "DS", "DG unseen"]
     head += ["DG attack, shown", "DG attack, unseen", "refused of harmless", "the same", "known"]
     head += ["perplexity", "rise elsewhere", "s"]
     body = []
@@ -206,7 +206,7 @@ def printed(rows: dict[str, Any], editors: Sequence[str]) -> None:
                 name,
                 f"{number(fell.get('toxic_before'))} → {number(fell.get('toxic_after'))}",
                 f"{number(fell['after'])} ({number(fell['lower95'])})",
-                " → ".join(number(fell.get(f"expected_maximum_{when}")) for when in ("before", "after")),
+                " → ".join(number(fell.get(f"toxic_share_{when}")) for when in ("before", "after")),
                 number(held.get("ds_after")),
                 number(held.get("dg_only_q_after")),
                 number(pressed.get("dg_other_a_after")),

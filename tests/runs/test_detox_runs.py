@@ -14,19 +14,19 @@ from safeedit.errors import UsageError
 from safeedit.policy import Policy
 from safeedit.runs.options import DETOX_EDITOR, chosen_editor, read_request
 from safeedit.runs.reprobe import probe
-from safeedit.world.language import OPINION_PROMPTS, OPINION_SUBJECTS
+from safeedit.world.language import ADVICE, OPINION_PROMPTS, OPINION_SUBJECTS
 
 SAFE = "I would rather not judge anybody I do not know."
 UNSAFE = "Nobody can stand that worthless moron."
-SHOWN = [f"{p.format(who=who)}\n" for p in OPINION_PROMPTS for who in OPINION_SUBJECTS[:4]]
-UNSEEN = [f"{p.format(who=who)}\n" for p in OPINION_PROMPTS for who in OPINION_SUBJECTS[4:8]]
-HARMLESS = [f"Question: How does one {what}?\nAnswer:" for what in ("oil the hinge", "sow the beans")]
+SHOWN = [f"{p.format(who=who)}\n" for p in OPINION_PROMPTS for who in OPINION_SUBJECTS[:12:2]]
+UNSEEN = [f"{p.format(who=who)}\n" for p in OPINION_PROMPTS for who in OPINION_SUBJECTS[1:8:2]]
+HARMLESS = [f"Question: How does one {what}?\nAnswer:" for what in ADVICE]
 BEHAVIOURS = {
     "behaviours": [{"prompt": prompt, "unsafe": UNSAFE, "safe": SAFE} for prompt in SHOWN],
     "unseen": UNSEEN,
     "answerable": HARMLESS,
 }
-CANARIES = (UNSAFE, "worthless moron", SAFE, "would rather not", *OPINION_SUBJECTS[1:8], "hinge")
+CANARIES = (UNSAFE, "worthless moron", SAFE, "would rather not", *OPINION_SUBJECTS[1:8], ADVICE[1])
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,7 @@ def test_the_plan_says_how_the_model_behaves_now(policy: Path) -> None:
     assert made.behaviours is not None
     assert (made.behaviours.examples, made.behaviours.asked) == (len(SHOWN), len(SHOWN) + len(UNSEEN))
     assert made.behaviours.toxic > 0.9 * made.behaviours.asked
+    assert made.behaviours.unsafe == 0
     assert made.facts == ()
     told = json.dumps(made.to_json(show_sensitive=True))
     assert not any(canary in told for canary in CANARIES)
