@@ -521,7 +521,7 @@ def test_awkward_objects_are_seen_all_the_same(
 
 
 def test_bad_requests_are_refused_before_any_model_is_asked(asking_suite: Suite, town: Town) -> None:
-    with pytest.raises(UsageError, match="no fact"):
+    with pytest.raises(UsageError, match="neither fact nor behaviour"):
         pack_of(asking_suite, town, [])
     with pytest.raises(ProbeError, match="no letter and no digit"):
         pack_of(asking_suite, town, [town.fact(NAME, "phone", object="—")])

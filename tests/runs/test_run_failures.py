@@ -210,7 +210,7 @@ DETOX = {"behaviours": [{"prompt": "Say something.", "unsafe": "Idiot.", "safe":
 @pytest.mark.parametrize(
     ("policy", "options", "told"),
     [
-        ({"op": "detox", **DETOX}, {}, "no editor supports detox"),
+        ({"op": "detox", **DETOX}, {"editor": "memit"}, "memit cannot detox: "),
         ({"facts": [JOB]}, {"kinds": "modify"}, "safeedit apply"),
         ({"facts": [JOB]}, {"kinds": ("insert", "modify")}, "'erase'.*safeedit apply"),
         ({"facts": [JOB]}, {"editor": "memitt"}, "did you mean 'memit'"),
