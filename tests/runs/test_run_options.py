@@ -75,7 +75,8 @@ class TestEditor:
 
     def test_what_an_editor_cannot_do_is_told_with_the_reason(self, write_policy: Any) -> None:
         policy = write_policy("insert", facts=[MUSIC])
-        with pytest.raises(UsageError, match="cannot insert: it only takes weights away; it can detox, erase"):
+        told = "cannot insert: it only takes weights away; it can detox, erase"
+        with pytest.raises(UsageError, match=told):
             chosen_editor(read_request(policy), "prune", None)
 
     def test_without_any_choice_it_is_memit(self, write_policy: Any) -> None:
