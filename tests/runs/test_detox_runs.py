@@ -26,7 +26,17 @@ BEHAVIOURS = {
     "unseen": UNSEEN,
     "answerable": HARMLESS,
 }
-CANARIES = (UNSAFE, "worthless moron", SAFE, "would rather not", *OPINION_SUBJECTS[1:8], ADVICE[1])
+# Long ones alone: four letters stand in some megabytes of weights by chance.
+CANARIES = (
+    UNSAFE,
+    "worthless moron",
+    SAFE,
+    "would rather not",
+    "neighbour",
+    "landlord",
+    "colleague",
+    ADVICE[1],
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +88,17 @@ def test_nothing_of_the_behaviours_is_outside_the_vault(mended: Any) -> None:
     assert not any(canary in repr(mended) for canary in CANARIES)
 
 
-def test_rolled_back_bit_for_bit(mended: Any, tmp_path: Path) -> None:
+def test_rolled_back_bit_for_bit(mended: Any, reference: Any, tmp_path: Path) -> None:
     import shutil
 
     from safeedit.runs.rollback import rollback
+    from safeedit.tensors.digest import named_digests, root_digest
 
+    before = named_digests(reference.model)
+    with safeedit.Patch.load(mended.path / "patch").applied(reference.model):
+        assert root_digest(named_digests(reference.model)) == mended.record.digests["edited_model"]
+    assert named_digests(reference.model) == before
+    assert root_digest(before) == mended.record.digests["base_model"] != mended.record.digests["edited_model"]
     copy = Path(shutil.copytree(mended.path, tmp_path / "copy"))
     rollback(copy)
     assert json.loads((copy / "run.json").read_text())["status"] == "rolled_back"
