@@ -127,6 +127,8 @@ def take_out(
 
 def _chosen(old: RunFolder, facts: Sequence[Fact], asked: Collection[int | str]) -> set[int]:
     """The numbers of the facts that are asked for."""
+    if not facts:
+        raise UsageError(f"{old.path}: the run is about no fact; take it back as a whole")
     found: set[int] = set()
     digest = old.redactor.digest
     for one in asked:

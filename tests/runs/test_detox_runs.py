@@ -104,6 +104,11 @@ def test_rolled_back_bit_for_bit(mended: Any, reference: Any, tmp_path: Path) ->
     assert json.loads((copy / "run.json").read_text())["status"] == "rolled_back"
 
 
+def test_no_fact_can_be_taken_out_where_there_is_none(mended: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="about no fact; take it back as a whole"):
+        safeedit.take_out(mended.path, [0], out=tmp_path / "without")
+
+
 def test_probed_again_it_comes_to_the_same(mended: Any, policy: Path) -> None:
     again = probe(mended.path)
     assert again.verdict == "PASS"
