@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from devices import DEVICE
 from transformers import AutoConfig, AutoModelForCausalLM
 
 _COMMON = {"vocab_size": 96, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -64,4 +65,4 @@ def tiny(family: str, seed: int = 0) -> Any:
             if parameter.ndim == 2:
                 table = parameter.shape[0] == config.vocab_size
                 parameter.mul_(8.0 if table else 3.0)
-    return model
+    return model.to(DEVICE)

@@ -24,7 +24,7 @@ def untouched(model, before):
 @torch.no_grad()
 def predicted(model, prompt):
     """(vocabulary,) probabilities of the token after a prompt of words."""
-    ids = torch.tensor([word_tokenizer()(prompt)["input_ids"]])
+    ids = torch.tensor([word_tokenizer()(prompt)["input_ids"]], device=model.device)
     return model(input_ids=ids).logits[0, -1].softmax(-1)
 
 

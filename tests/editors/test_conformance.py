@@ -42,6 +42,7 @@ QUICK: dict[str, dict[str, object]] = {
         "random_masks": 1,
         "leak": 0.0,
     },
+    "grace": {"leak": 0.0},
     "ft-l": {"epochs": 2},
     "ft-m": {"epochs": 2, "leak": 0.0, "text_tokens": 200},
     "wise": {"steps": 10, "leak": 0.0, "site": "prompt", "contexts": 2, "text_tokens": 200},
@@ -65,9 +66,9 @@ def made(name, model, op, edits=None, **params):
 
 @torch.no_grad()
 def logits(model):
-    facts = model(input_ids=torch.tensor([[34, 35, 12], [37, 38, 12]])).logits
-    behaviours = model(input_ids=torch.tensor([[9, 34, 35, 10, 11], [9, 37, 38, 10, 11]])).logits
-    return torch.cat([facts.flatten(), behaviours.flatten()])
+    facts, behaviours = [[34, 35, 12], [37, 38, 12]], [[9, 34, 35, 10, 11], [9, 37, 38, 10, 11]]
+    asked = (torch.tensor(rows, device=model.device) for rows in (facts, behaviours))
+    return torch.cat([model(input_ids=rows).logits.flatten() for rows in asked])
 
 
 @both

@@ -1,0 +1,111 @@
+"""The library on a device that is not the processor's: `apart`, which refuses to mix tensors as a GPU does.
+
+Each test has a process of its own, since a device cannot be unmade. More of the suite runs there,
+or on a GPU, with `SAFEEDIT_TEST_DEVICE` (see CONTRIBUTING).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from devices import compiler
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
+
+
+def there(*arguments):
+    """What Python prints there, given these arguments."""
+    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "SAFEEDIT_TEST_DEVICE": "apart", "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=HERE.parent
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+DIFFERENCES = """
+import devices, torch
+
+def refused(work):
+    try:
+        work()
+    except RuntimeError as error:
+        return "device" in str(error) or "generator" in str(error)
+    return False
+
+there, here = torch.arange(6.0, device="apart").view(2, 3), torch.arange(6.0).view(2, 3)
+assert there.device.type == "apart" and (there + 1).device.type == "apart"
+assert refused(lambda: there + here)
+assert refused(lambda: there @ here.T)
+assert refused(lambda: torch.cat([there, here]))
+assert refused(lambda: there[0].index_copy_(0, torch.tensor([1]), torch.ones(1)))
+assert refused(lambda: torch.randperm(5, generator=torch.Generator(), device="apart"))
+assert torch.equal((there * torch.tensor(2.0)).cpu(), here * 2)
+assert torch.equal(there[torch.tensor([1, 0])].cpu(), here[[1, 0]])
+
+weight = torch.nn.Linear(3, 3).to("apart")
+weight(there).sum().backward()
+assert torch.equal(weight.weight.grad.cpu(), here.sum(0).expand(3, 3))
+row = there[1]
+row.zero_()
+assert there.tolist() == [[0.0, 1.0, 2.0], [0.0, 0.0, 0.0]]
+grown = torch.empty(0, device="apart")
+torch.mul(there, 2, out=grown)
+assert grown.tolist() == [[0.0, 2.0, 4.0], [0.0, 0.0, 0.0]]
+numbers = [torch.rand(4, generator=torch.Generator("apart").manual_seed(3), device="apart") for _ in range(2)]
+assert torch.equal(*numbers)
+print("apart")
+"""
+
+
+def test_the_device_computes_and_refuses_as_a_gpu_would():
+    assert there("-c", DIFFERENCES).endswith("apart\n")
+
+
+def test_every_editor_makes_its_patches_there():
+    chosen = "test_an_edit_is_a_patch_and_nothing_else and llama"
+    said = there(
+        "-m",
+        "pytest",
+        "tests/editors/test_conformance.py",
+        "-k",
+        chosen,
+        "-q",
+        "-rA",
+        "-p",
+        "no:cacheprovider",
+    )
+    assert "PASSED" in said
+    assert "SKIPPED" not in said
+
+
+POLICY = """
+apiVersion: safeedit/v1
+metadata: {id: elsewhere, regime: gdpr-17, received: 2026-11-02}
+operations:
+  - op: erase
+    facts: [{subject: Mira Tolland, relation: birthplace, object: Dellwood}]
+probes: {suite: smoke}
+"""
+RUN = """
+import sys
+import devices, torch
+from safeedit.models import load
+from safeedit_cli.main import main
+
+load._device = lambda name: torch.device("apart")
+sys.argv[1:] = ["erase", "--editor", "ft-m", "--policy", sys.argv[1], "--out", sys.argv[2], "--json"]
+main()
+"""
+
+
+def test_a_fact_is_erased_and_probed_there(tmp_path):
+    policy, out = tmp_path / "policy.yaml", tmp_path / "run"
+    policy.write_text(POLICY)
+    assert json.loads(there("-c", RUN, str(policy), str(out)))["verdict"] == "PASS"
+    assert json.loads((out / "run.json").read_text())["device"].startswith("apart")
