@@ -98,8 +98,9 @@ def read_request(
     allowed = {kinds} if isinstance(kinds, str) else kinds
     other = [kind for kind in found.kinds() if allowed is not None and kind not in allowed]
     if other:
+        holds = "also holds" if len(other) < len(found.kinds()) else "only holds"
         raise UsageError(
-            f"the policy {found.metadata.id} also holds operations of the kind {other[0]!r}; "
+            f"the policy {found.metadata.id} {holds} operations of the kind {other[0]!r}; "
             "run all of them with `safeedit apply`"
         )
     catalogue = found.catalogue()

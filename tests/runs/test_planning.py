@@ -88,7 +88,7 @@ def test_equal_texts_have_equal_digests_within_a_plan(given: Any, write_policy: 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"kinds": "modify"}, "safeedit apply"),
+        ({"kinds": "modify"}, "only holds operations of the kind 'erase'"),
         ({"editor": "memo"}, "unknown editor"),
         ({"params": {"stepps": 1}}, "did you mean 'steps'"),
         ({"params": {"layers": [99]}}, "99 is too large"),
