@@ -16,6 +16,7 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
@@ -32,12 +33,28 @@ const Device APART(DeviceType::PrivateUse1, 0);
 
 // ---------------------------------------------------------------- memory
 
+// Bytes of all tensors that there are, and the most that there have been, as `torch.cuda.max_memory_allocated` has them.
+std::atomic<int64_t> held{0}, peak{0};
+
+// Every block is preceded by a line of its own with its size.
+constexpr size_t LINE = 64;
+
+void give_back(void* block) {
+  if (block == nullptr) return;
+  held -= *static_cast<int64_t*>(block);
+  std::free(block);
+}
+
 struct Memory final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
-    void* data = bytes ? std::aligned_alloc(64, (bytes + 63) / 64 * 64) : nullptr;
-    return {data, data, &std::free, APART};
+    if (bytes == 0) return {nullptr, nullptr, &give_back, APART};
+    void* block = std::aligned_alloc(LINE, LINE + (bytes + LINE - 1) / LINE * LINE);
+    TORCH_CHECK(block, "no memory for ", bytes, " bytes");
+    *static_cast<int64_t*>(block) = static_cast<int64_t>(bytes);
+    held += static_cast<int64_t>(bytes);
+    if (held > peak) peak = held.load();
+    return {static_cast<char*>(block) + LINE, block, &give_back, APART};
   }
-  c10::DeleterFnPtr raw_deleter() const override { return &std::free; }
   void copy_data(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
 };
 
@@ -242,6 +259,12 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
 }
 
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&on_host>()); }
+
+TORCH_LIBRARY(apart, m) {
+  m.def("held() -> int", [] { return held.load(); });
+  m.def("peak() -> int", [] { return peak.load(); });
+  m.def("restart() -> ()", [] { peak = held.load(); });
+}
 
 const bool registered = [] {
   at::RegisterPrivateUse1HooksInterface(new Hooks());

@@ -18,11 +18,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field
+from torch import Tensor
 
 from safeedit.editors import memit
 from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.constrained import Projected, main_directions, projected_change
 from safeedit.editors.passes import Changes, Work
+from safeedit.editors.preserving import Preserved
 from safeedit.errors import UsageError
 
 _PAPER: dict[str, Any] = {"threshold": 2e-2, "l2": 10.0, "preserve": 0.0}
@@ -58,17 +60,20 @@ class AlphaEdit(memit.Memit):
 
     def _change(self, work: Work) -> Changes:
         assert isinstance(self.params, Params)
-        params = self.params
-        kept: dict[int, Projected] = {}
+        params, device = self.params, work.segment.decoder.device
+        avoided: dict[int, Tensor] = {}
         for layer, moment in work.moments.items():
             energy = params.energy if params.threshold is None else None
-            avoided = main_directions(moment, energy=energy, threshold=params.threshold)
-            if avoided.shape[1] == len(moment):
+            found = main_directions(moment.to(device), energy=energy, threshold=params.threshold)
+            if found.shape[1] == len(moment):
                 name = "energy" if params.threshold is None else "threshold"
                 raise UsageError(f"editor {self.name}: {name}: it leaves no direction free in block {layer}")
+            avoided[layer] = found.cpu()
+
+        def base(layer: int, moment: Tensor) -> Projected:
             ridge = params.l2 or params.ridge * float(moment.diagonal().sum())
-            kept[layer] = Projected.within(avoided, ridge)
+            kept = Projected.within(avoided[layer].to(device), ridge)
             weight = memit.default_preserve(len(moment)) if params.preserve is None else params.preserve
-            if weight:
-                kept[layer] = kept[layer].plus(weight * moment)
-        return work.run(work.insertion(kept, projected_change))
+            return kept.plus(weight * moment) if weight else kept
+
+        return work.run(work.insertion(Preserved(work.moments, base, device), projected_change))

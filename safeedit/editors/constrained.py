@@ -182,13 +182,18 @@ class Projected(Preservation):
         if rank >= inner:
             raise EditorError("the observed keys fill all directions, so that none is free for an edit")
         identity = torch.eye(inner, device=complement.device)
-        return Projected(ridge * identity, ridge**0.5 * identity, complement)
+        return Projected(ridge * identity, complement)
 
     def plus(self, moment: Tensor) -> Projected:
         """Preserve other keys as well, as far as they lie in the free directions; see `Preservation`."""
         free = self.project(self.project(moment).T)
         grown = Preservation.of(self.moment + free, 1.0, 0.0)
-        return Projected(grown.moment, grown.factor, self.complement)
+        return Projected(grown.moment, self.complement)
+
+    @property
+    def nbytes(self) -> int:
+        """See `Preservation`."""
+        return super().nbytes + self.complement.nbytes
 
     def project(self, keys: Tensor) -> Tensor:
         """The part of `keys`, (n, inner), that lies in the free directions."""

@@ -7,7 +7,7 @@ layers' changes grow by what is asked for then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from safeedit.deltas import DenseDelta, LowRankDelta
+from safeedit.editors.preserving import Preserved
 from safeedit.editors.rows import Demand, Row
 from safeedit.editors.solve import Factors, Preservation, before_modules, cholesky, least_change
 from safeedit.models.hooks import inputs_of
@@ -47,7 +48,7 @@ def even_share(left: int) -> float:
 @contextmanager
 def restored_weights(decoder: Decoder, layers: Sequence[int]) -> Iterator[None]:
     """The down-projections of `layers` are bit for bit what they were when this is left, in any way."""
-    kept = {layer: decoder.projections[layer].weight.detach().clone() for layer in layers}
+    kept = {layer: decoder.projections[layer].weight.detach().to("cpu", copy=True) for layer in layers}
     try:
         yield
     finally:
@@ -103,16 +104,14 @@ class Insertion:
         segment: Segment,
         layers: Sequence[int],
         beginnings: Beginnings,
-        preserved: Mapping[int, Preservation],
+        preserved: Preserved,
         average_keys: bool = False,
         solve: Solve = least_change,
         share: Share = even_share,
     ) -> None:
         self.segment, self.layers, self.beginnings = segment, list(layers), beginnings
-        self.corpus_keys, self.preserved, self.average = dict(preserved), dict(preserved), average_keys
+        self.preserved, self.average = preserved, average_keys
         self.solve, self.share = solve, share
-        self.anchors: dict[int, Tensor] = {}
-        """By layer (inner, inner): the anchors' second moment, with its weight."""
         projections = segment.decoder.projections
         self.originals = {layer: projections[layer].weight.detach().clone() for layer in layers}
         self.parts: dict[int, list[Factors]] = {layer: [] for layer in layers}
@@ -194,20 +193,21 @@ class Insertion:
     def anchor(self, rows: Sequence[Row], weight: float, fill: int) -> None:
         """Count the keys of `rows` at their pivots among those that are preserved: `weight` keys each."""
         for layer, moment in self._moments(rows, fill, every=False).items():
-            self.anchors[layer] = weight * moment
-        self.hold_anchors(1.0)
+            self.preserved.anchor(layer, weight * moment)
 
     def protect(self, rows: Sequence[Row], weight: float, fill: int) -> None:
-        """Preserve the keys of `rows` at all their tokens for good; anchors are to come after them."""
+        """Preserve the keys of `rows` at all their tokens for good: `weight` keys each."""
         for layer, moment in self._moments(rows, fill, every=True).items():
-            self.corpus_keys[layer] = self.corpus_keys[layer].plus(weight * moment)
-        self.preserved = dict(self.corpus_keys)
+            self.preserved.protect(layer, weight * moment)
 
     @torch.no_grad()
     def _moments(
         self, rows: Sequence[Row], fill: int, every: bool, batch_rows: int = 512
     ) -> dict[int, Tensor]:
-        """By layer (inner, inner): the summed k k^T of the rows' keys, at their pivots or at every token."""
+        """By layer (inner, inner): the summed k k^T of the rows' keys, at their pivots or at every token.
+
+        They are large, and so put together in the processor's memory.
+        """
         decoder = self.segment.decoder
         found: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
         sums: dict[int, Tensor] = {}
@@ -232,14 +232,10 @@ class Insertion:
             for layer, parts in found.items():
                 if last or sum(part.numel() for part in parts) > AT_ONCE:
                     keys = torch.cat(parts)
-                    sums[layer] = sums[layer] + keys.T @ keys if layer in sums else keys.T @ keys
+                    found_here = (keys.T @ keys).cpu()
+                    sums[layer] = sums[layer] + found_here if layer in sums else found_here
                     parts.clear()
         return sums
-
-    def hold_anchors(self, part: float) -> None:
-        """From now on anchors count for `part` of their weight."""
-        for layer, moment in self.anchors.items():
-            self.preserved[layer] = self.corpus_keys[layer].plus(part * moment)
 
     def factors(self) -> dict[int, Factors]:
         """The change of each layer over all insertions."""

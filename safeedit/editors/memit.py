@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from safeedit.editors.base import Editor, Job, Made
 from safeedit.editors.base import Params as BaseParams
@@ -26,6 +27,7 @@ from safeedit.editors.contexts import context_texts
 from safeedit.editors.insertion import delta_of, restored_weights
 from safeedit.editors.objectives import Aim, Erasure, build_task
 from safeedit.editors.passes import Changes, Work
+from safeedit.editors.preserving import Preserved
 from safeedit.editors.rows import Site
 from safeedit.editors.settings import AnswerParams, ContextParams, ErasureParams, LayersParams, existing
 from safeedit.editors.site import Trace, trace_site
@@ -250,13 +252,14 @@ class Memit(Editor):
         """Change the layers' weights so that the goals hold; editors of this kind differ here."""
         return work.run(work.insertion(self._preserved(work)))
 
-    def _preserved(self, work: Work) -> dict[int, Preservation]:
+    def _preserved(self, work: Work) -> Preserved:
         assert isinstance(self.params, Params)
         weight = self.params.preserve
-        return {
-            layer: Preservation.of(moment, weight or default_preserve(len(moment)))
-            for layer, moment in work.moments.items()
-        }
+
+        def base(layer: int, moment: Tensor) -> Preservation:
+            return Preservation.of(moment, weight or default_preserve(len(moment)))
+
+        return Preserved(work.moments, base, work.segment.decoder.device)
 
 
 def _place(

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from safeedit.editors.anchors import anchor_texts, control_texts, sampled
 from safeedit.editors.base import Progress
 from safeedit.editors.insertion import Beginnings, Insertion, Share, Solve, even_share
+from safeedit.editors.preserving import Preserved
 from safeedit.editors.rows import Site, Task, rows_of
-from safeedit.editors.solve import Factors, Preservation, least_change
+from safeedit.editors.solve import Factors, least_change
 from safeedit.editors.values import Search, search
 from safeedit.models.segment import Segment
 from safeedit.triples.facts import Edit
@@ -61,7 +62,7 @@ class Work:
     layers: Sequence[int]
     site: Site
     moments: Mapping[int, Tensor]
-    """By layer (inner, inner): E[k k^T]."""
+    """By layer (inner, inner): E[k k^T]; in the processor's memory, as they are large."""
     search: Search
     fill: int
     """A token id to pad with."""
@@ -78,7 +79,7 @@ class Work:
 
     def insertion(
         self,
-        preserved: Mapping[int, Preservation],
+        preserved: Preserved,
         solve: Solve = least_change,
         share: Share = even_share,
     ) -> Insertion:
@@ -119,7 +120,7 @@ class Work:
             left = values.steps > 0
             if left.any():
                 if number > FIRM:
-                    insertion.hold_anchors(0.5 ** (number - FIRM))
+                    insertion.preserved.relax(0.5 ** (number - FIRM))
                 whole = None if number == 0 else left
                 insertion.run(values.delta, self.stage("weights", number), whole)
             elif checked or (among.all() and asked is task):

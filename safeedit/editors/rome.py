@@ -27,6 +27,7 @@ from safeedit.editors.base import Params as BaseParams
 from safeedit.editors.constrained import equal_change, rank_one
 from safeedit.editors.insertion import Beginnings, Insertion, Solve, joined
 from safeedit.editors.passes import Changes, Outcome, Work
+from safeedit.editors.preserving import Preserved
 from safeedit.editors.rows import Demand, Site, Task
 from safeedit.editors.site import Trace, trace_site
 from safeedit.editors.solve import Factors, Preservation
@@ -187,7 +188,7 @@ class RRome(Rome):
 class _OneByOne:
     """Names one after another, each searched on the model that those before it have left."""
 
-    def __init__(self, work: Work, layer: int, preserved: Mapping[int, Preservation], editor: Rome) -> None:
+    def __init__(self, work: Work, layer: int, preserved: Preserved, editor: Rome) -> None:
         self.work, self.layer, self.preserved, self.editor = work, layer, preserved, editor
         self.tasks = list(_by_group(work.task))
         device = work.segment.decoder.device

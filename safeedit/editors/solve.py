@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -38,15 +39,13 @@ class Preservation:
 
     Attributes:
         moment: ``weight * E[k k^T]`` with a little of the identity added, (inner, inner).
-        factor: its lower Cholesky factor.
     """
 
     moment: Tensor
-    factor: Tensor
 
     @staticmethod
     def of(second_moment: Tensor, weight: float, jitter: float = 1e-4) -> Preservation:
-        """Factor ``weight * second_moment``.
+        """Preserve ``weight * second_moment``.
 
         Args:
             second_moment: E[k k^T], (inner, inner), any float dtype.
@@ -58,15 +57,30 @@ class Preservation:
             EditorError: the second moment is not finite or not positive.
         """
         moment = second_moment.float() * weight
-        moment = (moment + moment.T) / 2
+        moment = (moment + moment.T).div_(2)
         scale = moment.diagonal().mean()
         if not torch.isfinite(moment).all() or not scale > 0:
             raise EditorError("the key statistics are not finite and positive; collect them again")
-        moment = moment + torch.eye(len(moment), device=moment.device) * (scale * jitter)
-        factor, failed = torch.linalg.cholesky_ex(moment)
+        moment.diagonal().add_(scale * jitter)
+        return Preservation(moment)
+
+    @cached_property
+    def factor(self) -> Tensor:
+        """The moment's lower Cholesky factor, (inner, inner).
+
+        Raises:
+            EditorError: the second moment is not positive definite.
+        """
+        factor: Tensor
+        factor, failed = torch.linalg.cholesky_ex(self.moment)
         if failed:
             raise EditorError("the key statistics are not positive definite; collect them over more text")
-        return Preservation(moment, factor)
+        return factor
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes, once it is factored."""
+        return 2 * self.moment.nbytes
 
     def plus(self, moment: Tensor) -> Preservation:
         """Preserve other keys as well, whose summed second moment, (inner, inner), this is."""

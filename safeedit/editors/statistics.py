@@ -73,7 +73,7 @@ class Moments:
     """E[k k^T] by layer, and over how many tokens it was taken."""
 
     by_layer: dict[int, Tensor]
-    """Layer index to an (inner, inner) float32 matrix."""
+    """Layer index to an (inner, inner) float32 matrix, in the processor's memory."""
     tokens: int
 
 
@@ -132,9 +132,9 @@ def second_moments(
                 progress(min(seen, corpus.max_tokens), corpus.max_tokens)
     if seen == 0:
         raise EditorError("the corpus for key statistics has no text in it")
-    moments = {layer: total / seen for layer, total in sums.items()}
-    if not all(torch.isfinite(moment).all() for moment in moments.values()):
+    if not all(torch.isfinite(total.div_(seen)).all() for total in sums.values()):
         raise EditorError("a key of the statistics is not finite")
+    moments = {layer: total.cpu() for layer, total in sums.items()}
     return Moments(moments, seen)
 
 
@@ -177,11 +177,11 @@ def cached_moments(
         cache.mkdir(parents=True, exist_ok=True)
         for layer, moment in found.by_layer.items():
             with atomic_path(files[layer]) as temporary:
-                content = {"moment": moment.cpu().contiguous(), "tokens": torch.tensor(found.tokens)}
+                content = {"moment": moment.contiguous(), "tokens": torch.tensor(found.tokens)}
                 save_file(content, temporary)
     stored = {layer: load_file(file) for layer, file in files.items()}
     return Moments(
-        {layer: content["moment"].to(decoder.device) for layer, content in stored.items()},
+        {layer: content["moment"] for layer, content in stored.items()},
         min(int(content["tokens"]) for content in stored.values()),
     )
 

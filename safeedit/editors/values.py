@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from safeedit.editors.budget import allowed, kept_by
 from safeedit.editors.goals import Spots
 from safeedit.editors.journal import State, remembered, state_of, tensor_in
 from safeedit.editors.rows import Demand, Task
@@ -112,8 +113,12 @@ def search(
     steps = torch.zeros(task.groups, dtype=torch.long, device=device)
     done = 0
     searched = range(task.groups) if among is None else among.nonzero()[:, 0].tolist()
-    for groups, demands in _chunks(task, searched, settings.batch_rows):
-        chunk = _Chunk(segment, layer, demands, groups, task.table, settings, fill, beside)
+
+    def chunk_of(demands: list[Demand], groups: list[int]) -> _Chunk:
+        return _Chunk(segment, layer, demands, groups, task.table, settings, fill, beside)
+
+    for groups, demands in _chunks(task, searched, settings.batch_rows, chunk_of):
+        chunk = chunk_of(demands, groups)
         found = Values.of(remembered(chunk.state, chunk.found))
         index = torch.tensor(groups, device=device)
         for whole, part in (
@@ -129,23 +134,37 @@ def search(
     return Values(delta, loss, steps, norm)
 
 
-def _chunks(task: Task, searched: Sequence[int], rows: int) -> Iterator[tuple[list[int], list[Demand]]]:
-    """Groups of similar length together, so that little is padded."""
+def _chunks(
+    task: Task, searched: Sequence[int], rows: int, chunk_of: Callable[[list[Demand], list[int]], _Chunk]
+) -> Iterator[tuple[list[int], list[Demand]]]:
+    """Groups of similar length together, so that little is padded; as many as fit into memory."""
     by_group: dict[int, list[Demand]] = {group: [] for group in searched}
     for demand in task.demands:
         if demand.group in by_group:
             by_group[demand.group].append(demand)
-    order = sorted(searched, key=lambda g: max(len(d.row.ids) - d.row.pivot for d in by_group[g]))
+    width = {group: max(map(_width, demands)) for group, demands in by_group.items()}
+    order = sorted(searched, key=width.__getitem__)
+    cells = math.inf
+    if len(order) > 1:
+        widest = max(by_group[order[-1]], key=_width)
+        one = chunk_of([widest], [order[-1]])
+        cells = allowed(one.segment.decoder.model) / (one.nbytes() / _width(widest))
     groups: list[int] = []
     demands: list[Demand] = []
     for group in order:
-        if groups and len(demands) + len(by_group[group]) > rows:
+        together = len(demands) + len(by_group[group])
+        if groups and (together > rows or together * width[group] > cells):
             yield groups, demands
             groups, demands = [], []
         groups.append(group)
         demands = demands + by_group[group]
     if groups:
         yield groups, demands
+
+
+def _width(demand: Demand) -> int:
+    """The columns that a row is searched in."""
+    return len(demand.row.ids) - demand.row.pivot
 
 
 @torch.no_grad()
@@ -265,6 +284,14 @@ class _Chunk:
                 view = self._view(going.nonzero()[:, 0])
         return Values(delta[0], final, taken, delta[0].norm(dim=1) / self.scale)
 
+    def nbytes(self) -> int:
+        """What a step of the search takes on the device beside the model, and what is held for all steps."""
+        vectors, device = 1 if self.beside is None else 2, self.hidden.device
+        delta = torch.zeros(vectors, self.count, self.hidden.shape[-1], device=device, requires_grad=True)
+        view = self._view(torch.arange(len(self.hidden), device=device))
+        step = kept_by(self.segment.decoder.model, lambda: self._loss(delta, view))
+        return step + self.hidden.nbytes + (0 if self.prefix is None else self.prefix.nbytes)
+
     def found(self) -> State:
         """As `run`, for a journal."""
         return vars(self.run())
@@ -283,16 +310,11 @@ class _Chunk:
 
     def _view(self, rows: Tensor) -> _View:
         spots, place = self.spots.among(rows, len(self.hidden))
-        prefix = self.prefix.rows(rows) if self.prefix is not None else None
-        return _View(
-            rows,
-            self.spots[spots],
-            place,
-            self.column[spots],
-            self.batch.rows(rows),
-            prefix,
-            self.hidden[rows],
-        )
+        prefix, batch, hidden = self.prefix, self.batch, self.hidden
+        if len(rows) < len(hidden):
+            prefix = prefix.rows(rows) if prefix is not None else None
+            batch, hidden = batch.rows(rows), hidden[rows]
+        return _View(rows, self.spots[spots], place, self.column[spots], batch, prefix, hidden)
 
     def _loss(self, delta: Tensor, view: _View) -> tuple[Tensor, Tensor, Tensor]:
         """(groups,) the whole loss, that of the rows judged by loss, the largest leak; zero out of view."""

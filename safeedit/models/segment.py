@@ -71,6 +71,11 @@ class Prefix:
         values = tuple(stacked(block) for block in zip(*(part.values for part in parts), strict=True))
         return Prefix(keys, values, stacked(part.mask[..., None] for part in parts)[..., 0])
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values, self.mask))
+
     def cache(self) -> Cache:
         """As a cache that a forward pass reads and never changes."""
         return Cache(layers=[_KeptLayer(k, v) for k, v in zip(self.keys, self.values, strict=True)])

@@ -8,6 +8,7 @@ from words import word_tokenizer
 from safeedit.editors import insertion as inserting
 from safeedit.editors.constrained import equal_change
 from safeedit.editors.insertion import Beginnings, Insertion, restored_weights
+from safeedit.editors.preserving import Preserved
 from safeedit.editors.rows import Demand, Goals, Text, rows_of
 from safeedit.editors.solve import Preservation
 from safeedit.errors import EditorError
@@ -30,8 +31,13 @@ def demands():
     return [Demand(i // 2, row, Goals.distributions([0])) for i, row in enumerate(rows(NAMES))]
 
 
+def preserved(decoder, layers, weight):
+    moments = {layer: torch.eye(decoder.projections[layer].inner) for layer in layers}
+    return Preserved(moments, lambda layer, moment: Preservation.of(moment, weight), decoder.device)
+
+
 def insertion(decoder, weight=0.5):
-    kept = {layer: Preservation.of(torch.eye(decoder.projections[layer].inner), weight) for layer in LAYERS}
+    kept = preserved(decoder, LAYERS, weight)
     return Insertion(Segment(decoder), LAYERS, Beginnings.of(3, demands(), 0, decoder.device), kept)
 
 
@@ -85,7 +91,7 @@ def test_anchors_hold_what_stands_nearest_and_let_go_when_told():
         with frozen(decoder.model), restored_weights(decoder, LAYERS):
             work = insertion(decoder)
             work.anchor(near, 20.0, fill=0)
-            work.hold_anchors(part)
+            work.preserved.relax(part)
             first = at_pivots(decoder, near)
             work.run(delta, lambda done, total: None)
             return float((at_pivots(decoder, near) - first).norm())
@@ -112,7 +118,7 @@ MANY = [f"w{20 + i % 8} w{30 + i // 8}" for i in range(80)]
 
 
 def of_many(decoder, layers, average=False):
-    kept = {layer: Preservation.of(torch.eye(decoder.projections[layer].inner), 0.5) for layer in layers}
+    kept = preserved(decoder, layers, 0.5)
     asked = [Demand(i // 2, row, Goals.distributions([0])) for i, row in enumerate(rows(MANY))]
     beginnings = Beginnings.of(len(MANY), asked, 0, decoder.device)
     return Insertion(Segment(decoder), layers, beginnings, kept, average)
