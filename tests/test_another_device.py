@@ -109,3 +109,45 @@ def test_a_fact_is_erased_and_probed_there(tmp_path):
     policy.write_text(POLICY)
     assert json.loads(there("-c", RUN, str(policy), str(out)))["verdict"] == "PASS"
     assert json.loads((out / "run.json").read_text())["device"].startswith("apart")
+
+
+LAYERS = """
+import devices, torch
+from families import tiny
+from test_conformance import CORPUS, EDITS
+from transformers import AutoConfig, AutoModelForCausalLM
+from words import word_tokenizer
+from families import FAMILIES
+from safeedit.editors import EDITORS, preserving
+
+preserving.READY = 0
+WIDE = 512
+shape = {**FAMILIES["llama"], "intermediate_size": WIDE, "num_hidden_layers": 6}
+config = AutoConfig.for_model("llama", **shape)
+torch.manual_seed(0)
+model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().to("apart")
+counts = torch.ops.apart
+
+def most(layers):
+    peaks = {}
+    def told(stage, done, total):
+        peaks[stage] = max(peaks.get(stage, 0), counts.peak())
+        counts.restart()
+    how = {"passes": 2, "steps": 2, "anchors": 2, "leak": 0.0, "layers": layers}
+    for name in ("memit", "alphaedit"):
+        EDITORS.get(name)(**how).edit(model, word_tokenizer(), EDITS["modify"], corpus=CORPUS, progress=told,
+            controls=["w5 w30 w40 w6 w7"])
+    return peaks["weights"] - weights
+
+weights = counts.held()
+matrix = 4 * WIDE * WIDE
+one, four = most([1]), most([1, 2, 3, 4])
+assert one > 2 * matrix, one / matrix
+assert four - one < matrix, (four - one) / matrix
+assert four < 8 * matrix, four / matrix
+print("little")
+"""
+
+
+def test_more_layers_take_no_more_of_the_device_when_values_are_put_in():
+    assert there("-c", "import sys; sys.path.insert(0, 'tests/editors')\n" + LAYERS).endswith("little\n")

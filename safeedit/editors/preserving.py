@@ -45,9 +45,11 @@ class Preserved:
             EditorError: the key statistics are not finite, or not positive.
         """
         if layer not in self._ready:
-            self._ready[layer] = self._made(layer)
-            while len(self._ready) > 1 and sum(one.nbytes for one in self._ready.values()) > READY:
+            # Before it is made, so that no two are there that do not fit together.
+            room = READY - 2 * self._moments[layer].nbytes
+            while self._ready and sum(one.nbytes for one in self._ready.values()) > room:
                 del self._ready[next(iter(self._ready))]
+            self._ready[layer] = self._made(layer)
         return self._ready[layer]
 
     def protect(self, layer: int, moment: Tensor) -> None:
