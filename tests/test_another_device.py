@@ -128,23 +128,20 @@ torch.manual_seed(0)
 model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().to("apart")
 counts = torch.ops.apart
 
-def most(layers):
+def most(name, layers):
     peaks = {}
     def told(stage, done, total):
         peaks[stage] = max(peaks.get(stage, 0), counts.peak())
         counts.restart()
-    how = {"passes": 2, "steps": 2, "anchors": 2, "leak": 0.0, "layers": layers}
-    for name in ("memit", "alphaedit"):
-        EDITORS.get(name)(**how).edit(model, word_tokenizer(), EDITS["modify"], corpus=CORPUS, progress=told,
-            controls=["w5 w30 w40 w6 w7"])
-    return peaks["weights"] - weights
+    editor = EDITORS.get(name)(passes=2, steps=2, anchors=2, leak=0.0, layers=layers)
+    stay = ["w5 w30 w40"]
+    editor.edit(model, word_tokenizer(), EDITS["modify"], corpus=CORPUS, progress=told, controls=stay)
+    return (peaks["weights"] - weights) / (4 * WIDE * WIDE)
 
 weights = counts.held()
-matrix = 4 * WIDE * WIDE
-one, four = most([1]), most([1, 2, 3, 4])
-assert one > 2 * matrix, one / matrix
-assert four - one < matrix, (four - one) / matrix
-assert four < 8 * matrix, four / matrix
+for name, bound in (("memit", 4), ("alphaedit", 8.5)):
+    one, four = most(name, [1]), most(name, [1, 2, 3, 4])
+    assert 2 < one <= four < min(one + 1, bound), (name, one, four)
 print("little")
 """
 

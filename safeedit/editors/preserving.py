@@ -73,5 +73,5 @@ class Preserved:
         if layer in self._protected:
             made = made.plus(self._protected[layer].to(self._device))
         if layer in self._anchors:
-            made = made.plus(self._anchors[layer].to(self._device) * self._part)
+            made = made.plus((self._anchors[layer] * self._part).to(self._device))
         return made

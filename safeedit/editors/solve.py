@@ -56,10 +56,13 @@ class Preservation:
         Raises:
             EditorError: the second moment is not finite or not positive.
         """
-        moment = second_moment.float() * weight
+        moment = second_moment.float()
+        if weight != 1:
+            moment = moment * weight
+        del second_moment  # as large as all else here
         moment = (moment + moment.T).div_(2)
-        scale = moment.diagonal().mean()
-        if not torch.isfinite(moment).all() or not scale > 0:
+        scale, ends = moment.diagonal().mean(), torch.stack(moment.aminmax())
+        if not torch.isfinite(ends).all() or not scale > 0:
             raise EditorError("the key statistics are not finite and positive; collect them again")
         moment.diagonal().add_(scale * jitter)
         return Preservation(moment)
@@ -84,7 +87,9 @@ class Preservation:
 
     def plus(self, moment: Tensor) -> Preservation:
         """Preserve other keys as well, whose summed second moment, (inner, inner), this is."""
-        return Preservation.of(self.moment + moment, 1.0, 0.0)
+        total = self.moment + moment
+        del moment
+        return Preservation.of(total, 1.0, 0.0)
 
 
 def least_change(keys: Tensor, residuals: Tensor, preserve: Preservation) -> Factors:

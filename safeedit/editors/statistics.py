@@ -132,7 +132,8 @@ def second_moments(
                 progress(min(seen, corpus.max_tokens), corpus.max_tokens)
     if seen == 0:
         raise EditorError("the corpus for key statistics has no text in it")
-    if not all(torch.isfinite(total.div_(seen)).all() for total in sums.values()):
+    ends = [torch.stack(total.div_(seen).aminmax()) for total in sums.values()]
+    if not torch.isfinite(torch.cat(ends)).all():
         raise EditorError("a key of the statistics is not finite")
     moments = {layer: total.cpu() for layer, total in sums.items()}
     return Moments(moments, seen)
