@@ -16,9 +16,9 @@ from words import word_tokenizer
 from safeedit.models.generate import Generation
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
-curves, examine, exams, lifetime, measures, rows, worlds = (
+curves, examine, exams, lifetime, measures, rows, tables, worlds = (
     importlib.import_module(name)
-    for name in ("curves", "examine", "exams", "lifetime", "measures", "rows", "worlds")
+    for name in ("curves", "examine", "exams", "lifetime", "measures", "rows", "tables", "worlds")
 )
 Ask, Exam, Seen = exams.Ask, exams.Exam, examine.Seen
 REFERENCE = worlds.Reference()
@@ -281,6 +281,35 @@ def test_rows_are_made_once_and_a_crash_is_a_row(tmp_path, monkeypatch):
     assert later.made("good", {"do": "", "value": 2}, "script.py", 30)["value"] == 1
     assert "failed" in later.made("bad", {"do": "", "value": 2}, "script.py", 30)
     assert later.made("bad", {"do": "", "value": 2}, "script.py", 30, again=True)["value"] == 2
+
+
+def test_the_page_has_every_row_in_order_and_no_path():
+    def row(editor, t, settings=(), **result):
+        spec = {
+            "world": "/home/some/yardstick",
+            "op": "erase",
+            "t": t,
+            "editor": editor,
+            "settings": settings,
+        }
+        return {"spec": spec, **result}
+
+    page = list(
+        tables.page(
+            [
+                row("rome", 100, failed="stopped after 9 s"),
+                row("memit", 10, ["clamp=1"], failed="no | memory"),
+                row("none", 10, failed="x"),
+                row("ft-l", 10, **{"not offered": "ft-l cannot erase"}),
+            ]
+        )
+    )
+    starts = [line.split(" | ")[:3] for line in page if line.startswith("| ") and "---" not in line]
+    assert [cells[0].strip("| ") for cells in starts] == ["editor", "(unedited)", "memit clamp=1", "rome"] * 2
+    assert [cells[1] for cells in starts] == ["T", "10", "10", "100"] * 2
+    assert starts[2][2] == "failed: no / memory"
+    assert "\n## yardstick, erase\n" in page
+    assert "/home" not in "".join(page)
 
 
 def test_settings_go_to_the_editor_that_they_name():
