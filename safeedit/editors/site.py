@@ -4,7 +4,8 @@ In large models a subject's facts are looked up at its last token (ROME, arXiv 2
 model does so; where it does not, a value put there changes little, or changes other things. The trace
 asks the model itself: a prompt about an invented name is given the state of the true subject's last
 token, above the layers that would be edited, and what the model then says tells whether the fact
-came through there.
+came through there. Where no edit has an object that the model says (insertions), facts of others that
+it turns out to know are traced in their place (`familiar`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from safeedit.editors.familiar import familiar_facts
 from safeedit.editors.rows import Site, Text, rows_of
 from safeedit.models.segment import Segment
 from safeedit.models.tokens import Batch, pad, pad_id
@@ -32,6 +34,10 @@ Measured: 0.29 to 0.33 for 10 and 50 facts of a model where editing there works,
 model where it harms the subject's other facts. `site` can be set by hand; the trace is recorded with
 the patch.
 """
+SURE = 0.5
+"""The probability of an object's first token from which on a fact of others counts as known."""
+ENOUGH = 8
+"""Known facts of others without which nothing is concluded from them."""
 PHRASINGS = 3
 """With fewer phrasings of a fact than this, the subject's last token is the site whatever the trace says:
 a value at the end of one prompt says nothing of another."""
@@ -54,28 +60,53 @@ def trace_site(segment: Segment, tokenizer: Any, edits: Sequence[Edit], layer: i
     Args:
         segment: the model.
         tokenizer: its tokenizer.
-        edits: those with an old object are traced; without any, the subject's last token is chosen.
+        edits: those with an old object are traced; without any, facts of others that the model knows; without
+            enough of those, the subject's last token is chosen.
         layer: the last layer that an edit at the subject would change.
     """
     # Of a fact that is edited under several names the first name speaks, which is the subject's own.
-    facts = {(edit.relation, edit.old, edit.templates): edit for edit in reversed(edits)}
-    known = [edit for edit in reversed(facts.values()) if edit.old and edit.templates]
-    if not known or sum(len(edit.templates) for edit in known) < PHRASINGS * len(known):
+    facts = {(edit.relation, edit.old or edit.target, edit.templates): edit for edit in reversed(edits)}
+    asked = [edit for edit in reversed(facts.values()) if edit.templates]
+    known = [edit for edit in asked if edit.old]
+    if not asked or sum(len(edit.templates) for edit in known or asked) < PHRASINGS * len(known or asked):
         return Trace("subject", None)
-    asked = [(edit, template) for edit in known for template in edit.templates]
-    asked = asked[:: -(-len(asked) // MOST)]
-    own = [Text("", template, edit.subject, edit.old or "") for edit, template in asked]
-    others = [
-        Text("", template, placebo_names(placebo_kind(edit.about), MOST, SEED)[i], edit.old or "")
-        for i, (edit, template) in enumerate(asked)
-    ]
-    told, held = _Asked.of(segment, tokenizer, own, layer), _Asked.of(segment, tokenizer, others, layer)
+    prompts = [(edit, template) for edit in known for template in edit.templates]
+    prompts = prompts[:: -(-len(prompts) // MOST)] if known else _familiar(segment, tokenizer, layer)
+    if not prompts:
+        return Trace("subject", None)
+    told = _Asked.of(segment, tokenizer, _texts(prompts), layer)
+    held = _Asked.of(segment, tokenizer, _texts(prompts, invented=True), layer)
     given = held.hidden.clone()
     given[held.every, held.pivots] = told.hidden[told.every, told.pivots]
-    full, none = told.probability(told.hidden), held.probability(held.hidden)
-    carried = (held.probability(given) - none) / max(full - none, 1e-6)
+    full, none = (float(one.probability(one.hidden).mean()) for one in (told, held))
+    carried = (float(held.probability(given).mean()) - none) / max(full - none, 1e-6)
     carried = min(max(carried, 0.0), 1.0)
     return Trace("subject" if carried >= CARRIES else "prompt", carried)
+
+
+def _texts(prompts: Sequence[tuple[Edit, str]], invented: bool = False) -> list[Text]:
+    """The prompts with their objects, about their own subjects or about nobody."""
+    names = [edit.subject for edit, _ in prompts]
+    if invented:
+        kinds = {edit.about: placebo_kind(edit.about) for edit, _ in prompts}
+        some = {about: placebo_names(kind, MOST, SEED) for about, kind in kinds.items()}
+        names = [some[edit.about][i % MOST] for i, (edit, _) in enumerate(prompts)]
+    return [
+        Text("", template, name, edit.old or "")
+        for name, (edit, template) in zip(names, prompts, strict=True)
+    ]
+
+
+def _familiar(segment: Segment, tokenizer: Any, layer: int) -> list[tuple[Edit, str]]:
+    """Prompts about others whose objects the model says, and not of just anybody; none if they are few."""
+    found = [(edit, edit.templates[0]) for edit in familiar_facts()]
+    for invented in (False, True):
+        if len(found) < ENOUGH:
+            return []
+        asked = _Asked.of(segment, tokenizer, _texts(found, invented), layer)
+        says = (asked.probability(asked.hidden) >= SURE).tolist()
+        found = [prompt for prompt, said in zip(found, says, strict=True) if said != invented]
+    return found[:: -(-len(found) // MOST)] if len(found) >= ENOUGH else []
 
 
 @dataclass(frozen=True)
@@ -110,8 +141,9 @@ class _Asked:
             torch.tensor([row.wanted[0] for row in rows], device=device),
         )
 
-    def probability(self, hidden: Tensor) -> float:
-        """Mean probability of the objects' first tokens, going on from `hidden`."""
+    def probability(self, hidden: Tensor) -> Tensor:
+        """(rows,) probability of the objects' first tokens, going on from `hidden`."""
         final = self.segment.run(self.batch, start=self.layer + 1, hidden=hidden)
         p = self.segment.decoder.logits(final[self.every, self.spots]).float().softmax(-1)
-        return float(p[self.every, self.wanted].mean())
+        found: Tensor = p[self.every, self.wanted]
+        return found

@@ -3,10 +3,13 @@
 import dataclasses
 from contextlib import contextmanager
 
+import pytest
 import torch
 from families import tiny
 from words import word_tokenizer
 
+from safeedit.editors import site
+from safeedit.editors.familiar import familiar_facts
 from safeedit.editors.memit import Memit
 from safeedit.editors.objectives import Aim, build_task
 from safeedit.editors.site import trace_site
@@ -71,6 +74,46 @@ def test_a_fact_at_the_end_of_the_prompt_is_not_found_at_the_subject():
         found = traced(model, [ASKED])
     assert found.site == "prompt"
     assert found.carried < 0.05
+
+
+NEW = Edit("insert", "w50 w51", "r", PROMPTS, "w42", None)
+"""Of a subject that no model here knows."""
+
+
+@pytest.mark.parametrize(("where", "layer"), [("subject", 1), ("prompt", 2)])
+def test_an_insertion_goes_where_the_model_has_the_facts_that_it_knows(where, layer, monkeypatch):
+    monkeypatch.setattr(site, "ENOUGH", 1)
+    monkeypatch.setattr(site, "SURE", 0.05)  # the planted value brings it to .07, and anybody to .01
+    monkeypatch.setattr(site, "familiar_facts", lambda: (ASKED,))
+    model = tiny("llama")
+    with telling(model, where, layer):
+        found = traced(model, [NEW])
+    assert found.site == where
+    assert found.carried is not None
+
+
+def test_an_insertion_into_a_model_that_knows_too_little_goes_to_the_subject(monkeypatch):
+    assert traced(tiny("llama"), [NEW]) == site.Trace("subject", None), "nothing is known"
+    monkeypatch.setattr(site, "familiar_facts", lambda: (ASKED,))
+    model = tiny("llama")
+    with telling(model, "prompt", 2):
+        assert traced(model, [NEW]) == site.Trace("subject", None), "one fact says nothing"
+    everybody = dataclasses.replace(ASKED, old="w7", templates=("w7 {subject} w7",))
+    monkeypatch.setattr(site, "ENOUGH", 1)
+    monkeypatch.setattr(site, "SURE", 0.0)
+    monkeypatch.setattr(site, "familiar_facts", lambda: (everybody,))
+    assert traced(model, [NEW]) == site.Trace("subject", None), "said of anybody"
+
+
+def test_the_reference_model_knows_enough_of_what_may_be_known(reference):
+    facts = familiar_facts()
+    assert {fact.about for fact in facts} > {"person"}, "common knowledge, too"
+    assert all(fact.old and fact.templates for fact in facts)
+    decoder = find_decoder(reference.model)
+    with frozen(reference.model):
+        found = trace_site(Segment(decoder), reference.tokenizer, [NEW], 2)
+    assert found.site == "prompt"
+    assert found.carried is not None
 
 
 def test_with_few_phrasings_nothing_is_traced():
