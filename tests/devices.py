@@ -30,9 +30,12 @@ def built() -> Path:
     from torch.utils.cpp_extension import include_paths, library_paths
 
     digest = hashlib.sha256(SOURCE.read_bytes() + torch.__version__.encode()).hexdigest()[:16]
-    library = Path(tempfile.gettempdir()) / f"safeedit-apart-{os.getuid()}-{digest}.so"
+    # Not in the folder for temporary files, where somebody else could have put a library of that name.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safeedit-tests"
+    library = cache / f"apart-{digest}.so"
     if not library.exists():
-        with tempfile.TemporaryDirectory() as folder:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
             made = Path(folder) / library.name
             command = [
                 compiler() or "c++",
