@@ -6,11 +6,13 @@ machines that have none: it refuses to mix its tensors with the processor's, as 
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,6 +58,9 @@ def built() -> Path:
 
 def make_apart() -> None:
     """Let torch know the device `apart`, for the rest of the process."""
+    # A thread of the last backward pass that still has something to give back to Python when Python ends
+    # aborts the process; it is given the time.
+    atexit.register(time.sleep, 0.5)
     torch.ops.load_library(built())
     torch.utils.rename_privateuse1_backend("apart")
     # What torch asks the module of a device about: random states, mostly, which are the processor's here.
