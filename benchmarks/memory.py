@@ -6,7 +6,8 @@
 The shape is Llama-2-7B's, with everything that grows with the width divided by what `--hidden` divides it by;
 random weights know nothing, so that quality is no matter here. Memory is that of tensors on the device: as
 CUDA's allocator counts it, or, on machines that have no GPU, as that of the device `apart` of the tests does
-(which does not see what a kernel itself takes for a moment). By stage, and over all of the edit.
+(which does not see what a kernel itself takes for a moment). By stage, and over all of the edit. Budgets that
+are numbers of bytes shrink with the weights, so that they are the shares of them that they are on the 7B.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rows import settings_by_editor, settings_of, table
 from transformers import LlamaConfig, LlamaForCausalLM
 from worlds import source
 
-from safeedit.editors import EDITORS
+from safeedit.editors import EDITORS, budget, preserving
 from safeedit.editors.statistics import Corpus
 from safeedit.world.corpus import statistics_texts
 
@@ -103,6 +104,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="EDITOR.NAME=VALUE", help="settings")
     asked = parser.parse_args()
     meter = Meter.of(asked.device)
+    for module, name in ((budget, "LEAST"), (preserving, "READY")):
+        setattr(module, name, int(getattr(module, name) * (asked.hidden / HIDDEN) ** 2))
     torch.manual_seed(0)
     model = shaped(asked.hidden, asked.blocks, getattr(torch, asked.dtype), asked.device, VOCABULARY)
     data = source("reference")

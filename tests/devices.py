@@ -11,8 +11,10 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,9 +24,15 @@ DEVICE = os.environ.get("SAFEEDIT_TEST_DEVICE", "cpu")
 SOURCE = Path(__file__).with_name("apart.cpp")
 
 
+@cache
 def compiler() -> str | None:
-    """The C++ compiler, if there is one."""
-    return shutil.which(os.environ.get("CXX", "c++"))
+    """The C++ compiler, if there is one that knows the language that torch's headers are written in."""
+    found = shutil.which(os.environ.get("CXX", "c++")) if sys.platform == "linux" else None
+    if found is None:
+        return None
+    tried = [found, "-std=c++20", "-fsyntax-only", "-x", "c++", "-"]
+    done = subprocess.run(tried, input=b"#include <concepts>\n", capture_output=True, check=False)
+    return found if done.returncode == 0 else None
 
 
 def built() -> Path:

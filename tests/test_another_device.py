@@ -14,7 +14,7 @@ import pytest
 from devices import compiler
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
+pytestmark = pytest.mark.skipif(compiler() is None, reason="needs Linux and a C++20 compiler")
 
 
 def there(*arguments):
@@ -113,7 +113,6 @@ def test_a_fact_is_erased_and_probed_there(tmp_path):
 
 LAYERS = """
 import devices, torch
-from families import tiny
 from test_conformance import CORPUS, EDITS
 from transformers import AutoConfig, AutoModelForCausalLM
 from words import word_tokenizer

@@ -100,6 +100,8 @@ def test_the_command_line_imports_the_library_alone() -> None:
 
 
 PICKLES = {"pickle", "dill", "joblib", "shelve"}
+SWITCHES = {"trust_remote_code", "allow_pickle"}
+LOADERS = {"torch", "torch.serialization", "yaml"}
 SAFE_LOADERS = {"BaseLoader", "SafeLoader", "CBaseLoader", "CSafeLoader"}
 
 
@@ -111,6 +113,9 @@ def unsafe(source: str) -> list[str]:
             found += [alias.name for alias in node.names if alias.name in PICKLES]
         elif isinstance(node, ast.ImportFrom) and node.module in PICKLES:
             found.append(str(node.module))
+        elif isinstance(node, ast.ImportFrom) and node.module in LOADERS:
+            # Under a name of its own a call would not be known for what it is.
+            found += [alias.name for alias in node.names if "load" in alias.name]
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             given = [*node.args, *(keyword.value for keyword in node.keywords)]
@@ -123,7 +128,10 @@ def unsafe(source: str) -> list[str]:
             if called == "yaml.load" and not loaders & SAFE_LOADERS:
                 found.append(called)
             for keyword in node.keywords:
-                if keyword.arg == "trust_remote_code" and ast.unparse(keyword.value) != "False":
+                if (
+                    keyword.arg in {"trust_remote_code", "allow_pickle"}
+                    and ast.unparse(keyword.value) != "False"
+                ):
                     found.append(keyword.arg)
     return found
 
@@ -139,6 +147,9 @@ def test_nothing_unsafe_is_called() -> None:
         "import pickle",
         "from pickle import loads",
         "torch.load(path)",
+        "from torch import load",
+        "from yaml import full_load as read",
+        "numpy.load(path, allow_pickle=True)",
         "torch.load(path, weights_only=False)",
         "torch.load(path, weights_only=flag)",
         "yaml.load(text, Loader=yaml.Loader)",

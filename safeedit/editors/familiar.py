@@ -6,10 +6,8 @@ Common knowledge, and people of the embedded reference world. Which of them a mo
 
 from __future__ import annotations
 
-import json
 import random
 from functools import cache
-from importlib.resources import files
 
 from safeedit.triples.catalogue import builtin_catalogue
 from safeedit.triples.facts import Edit
@@ -21,20 +19,18 @@ SEED = 977
 
 @cache
 def familiar_facts() -> tuple[Edit, ...]:
-    """The facts, as they would be erased."""
+    """The facts, as they would be erased, in the phrasings that an editor may see."""
+    from safeedit.policy.compile import fact_for
+    from safeedit.probes.controls import load_controls
+    from safeedit.probes.suite import load_suite
     from safeedit.world.registry import reference_world
 
-    catalogue, rng = builtin_catalogue(), random.Random(SEED)
-    shipped = (files("safeedit_probes") / "prompts" / "common_facts.jsonl").read_text("utf-8")
-    common = [json.loads(line) for line in shipped.splitlines() if line.strip()]
-    world = reference_world()
-    people = [vars(fact) for person in world.people for fact in world.facts_of(person.name)]
-    found = []
+    catalogue, rng, world = builtin_catalogue(), random.Random(SEED), reference_world()
+    common = load_controls(None, load_suite("smoke")).facts
+    people = [fact for person in world.people for fact in world.facts_of(person.name)]
+    found: list[Edit] = []
     for facts in (common, people):
-        usable = [fact for fact in facts if fact["relation"] in catalogue]
-        for fact in rng.sample(usable, min(EACH, len(usable))):
-            subject, relation, entry = fact["subject"], fact["relation"], catalogue[fact["relation"]]
-            found.append(
-                Edit("erase", subject, relation, tuple(entry.cloze), None, fact["object"], about=entry.about)
-            )
+        usable = [fact for fact in facts if fact.relation in catalogue]
+        for one in rng.sample(usable, min(EACH, len(usable))):
+            found += fact_for(one.subject, (), one.relation, one.object, "erase", catalogue).edits()
     return tuple(found)

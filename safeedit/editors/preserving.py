@@ -54,19 +54,21 @@ class Preserved:
 
     def protect(self, layer: int, moment: Tensor) -> None:
         """Leave other keys of a layer alone as well, whose summed second moment, (inner, inner), this is."""
-        self._protected[layer] = moment.cpu()
-        self._ready.pop(layer, None)
+        self._add(self._protected, layer, moment)
 
     def anchor(self, layer: int, moment: Tensor) -> None:
         """As `protect`, for keys that may give way."""
-        self._anchors[layer] = moment.cpu()
-        self._ready.pop(layer, None)
+        self._add(self._anchors, layer, moment)
 
     def relax(self, part: float) -> None:
         """From now on anchors count for `part` of their weight."""
         self._part = part
         for layer in self._anchors:
             self._ready.pop(layer, None)
+
+    def _add(self, to: dict[int, Tensor], layer: int, moment: Tensor) -> None:
+        to[layer] = to[layer] + moment.cpu() if layer in to else moment.cpu()
+        self._ready.pop(layer, None)
 
     def _made(self, layer: int) -> Preservation:
         made = self._base(layer, self._moments[layer].to(self._device))

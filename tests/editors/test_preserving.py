@@ -41,6 +41,8 @@ def test_everything_that_was_added_counts():
     store.relax(0.25)
     assert torch.allclose(store[3].moment, first + moment(8) + 0.25 * moment(7))
     assert torch.equal(store[4].moment, Preservation.of(MOMENTS[4], 2.0).moment)
+    store.protect(3, moment(9))
+    assert torch.allclose(store[3].moment, first + moment(8) + moment(9) + 0.25 * moment(7))
     lower = store[3].factor
     assert torch.allclose(lower @ lower.T, store[3].moment, atol=1e-5)
 
