@@ -22,16 +22,15 @@ def allowed(model: nn.Module) -> int:
 def kept_by(model: nn.Module, work: Callable[[], Any]) -> int:
     """Bytes that `work`, a forward pass, keeps for its backward pass, beside the model's own tensors."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    found: dict[int, int] = {}
+    # Storages and not their sizes, so that none is freed meanwhile and its address given to another.
+    found: dict[int, torch.UntypedStorage] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage.nbytes()
+            found[storage.data_ptr()] = storage
         return tensor
 
-    # What is noted stays alive until `work` is over, so that no two of them can have one address.
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        done = work()
-    del done
-    return sum(found.values())
+        work()
+    return sum(storage.nbytes() for storage in found.values())

@@ -125,7 +125,8 @@ def test_the_key_alone_leads_through_the_page(browser: Any, pages: dict[str, Pat
     assert page.evaluate("document.activeElement.className") == "skip"
     assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
     page.keyboard.press("Enter")
-    assert page.url.endswith("#main")
+    # The browser follows the link after the key is done with: on a busy machine a moment later.
+    page.wait_for_url("**#main")
     seen = set()
     for _ in range(40):
         page.keyboard.press("Tab")
@@ -167,5 +168,9 @@ def test_nothing_runs_and_nothing_is_fetched_even_if_it_got_in(browser: Any, tmp
     opened = Opened(browser, path, **LOOKS["light"])
     assert "owned" not in opened.page.title()
     assert opened.asked == [path.as_uri()]
+    for _ in range(100):  # what the browser refuses, it tells a moment after the page is there
+        if len(opened.messages) >= 2:
+            break
+        opened.page.wait_for_timeout(50)
     assert len(opened.messages) == 2
     opened.context.close()
