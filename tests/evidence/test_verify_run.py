@@ -258,9 +258,9 @@ def test_verifying_changes_nothing_and_is_fast(run: Path) -> None:
     def snapshot() -> dict[Path, tuple[bytes, int]]:
         return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files(run)}
 
-    before, start = snapshot(), time.perf_counter()
+    before, start = snapshot(), time.process_time()
     verify_run(run)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert snapshot() == before
 
 
