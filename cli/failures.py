@@ -20,7 +20,7 @@ from safeedit.errors import (
     UsageError,
 )
 
-from .output import tell, visible, write_json
+from .output import OutputError, tell, visible, write_json
 
 DEBUG = "SAFEEDIT_DEBUG"
 INTERRUPTED = 130
@@ -43,6 +43,9 @@ _NEXT = {
     4: "The work was not finished, and nothing half-written is left.",
     5: "An integrity check failed; `safeedit verify RUN` names everything that does not match.",
 }
+
+
+_NOT_SHOWN = "What was to be done is done; only its result could not be shown."
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,12 @@ def failure_of(error: BaseException) -> Failure:
         kind = next(name for cls, name in _KINDS if isinstance(error, cls))
         problems = tuple(error.problems) if isinstance(error, PolicyError) else ()
         code = error.exit_code
-        return Failure(kind, str(error), code, _NEXT.get(code, ""), problems)
+        advice = _NOT_SHOWN if isinstance(error, OutputError) else _NEXT.get(code, "")
+        return Failure(kind, str(error), code, advice, problems)
     if isinstance(error, _BAD_USAGE):
         told: Any = error
         path = told.ctx.command_path if told.ctx else "safeedit"
-        message = str(told.format_message()).rstrip(".")
+        message = str(told.format_message()).replace("Value error, ", "").rstrip(".")
         return Failure("usage", message, 2, f"Nothing was done. See: {path} --help")
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         advice = "Nothing half-written is left; start it again with the same command."
@@ -99,9 +103,13 @@ def failure_of(error: BaseException) -> Failure:
 def report(error: BaseException, *, as_json: bool) -> int:
     """Tell about an exception where it belongs; the exit code for it."""
     failure = failure_of(error)
-    if as_json:
-        write_json(failure.to_json())
-    else:
+    shown = as_json and not isinstance(error, OutputError)
+    if shown:
+        try:
+            write_json(failure.to_json())
+        except OutputError:
+            shown = False
+    if not shown:
         tell("\n".join(failure.lines()) + "\n")
     if failure.kind == "unexpected" and os.environ.get(DEBUG) == "1":
         traceback.print_exception(error)

@@ -13,8 +13,10 @@ import typer
 
 from safeedit.errors import UsageError
 
-from .options import Json
+from .options import Json, day
 from .output import write_json
+
+WRITABLE_OUT = "give a folder that you can write in with --out"
 
 app = typer.Typer(help="Make signing keys, and say whose signatures count.", no_args_is_help=True)
 
@@ -62,9 +64,7 @@ Roles = Annotated[
 ]
 Since = Annotated[
     datetime | None,
-    typer.Option(
-        "--from", metavar="DATE", formats=["%Y-%m-%d"], help="From which day on (UTC). Default: today."
-    ),
+    typer.Option("--from", metavar="DATE", parser=day, help="From which day on (UTC). Default: today."),
 ]
 
 
@@ -82,18 +82,25 @@ def new(
     """
     from safeedit.evidence.keyring import is_name, key_folder
     from safeedit.evidence.signing import SigningKey, write_new
+    from safeedit.runs.keys import WRITABLE_STATE, state_folder
+    from safeedit.runs.targets import check_folder
+    from safeedit.tensors.places import writable
 
     if not is_name(name):
         raise UsageError("a key's name is letters, digits, '.', '_' and '-' (at most 64), and no address")
+    if out is not None:
+        check_folder(out)
     passphrase = None if no_passphrase else new_passphrase()
-    folder = out if out is not None else key_folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
-    if public.exists():
-        raise UsageError(f"{public} is there already; a key is never overwritten, give a new name")
     key = SigningKey.generate(kind.value)
-    key.save(private, passphrase)
-    write_new(public, key.public.pem(), 0o644)
+    place, advice = (state_folder(), WRITABLE_STATE) if out is None else (out, WRITABLE_OUT)
+    with writable(place, advice):
+        folder = out if out is not None else key_folder()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private, public = folder / f"{name}.pem", folder / f"{name}.pub"
+        if public.exists():
+            raise UsageError(f"{public} is there already; a key is never overwritten, give a new name")
+        key.save(private, passphrase)
+        write_new(public, key.public.pem(), 0o644)
     if as_json:
         about = {"private": str(private), "public": str(public), "encrypted": passphrase is not None}
         write_json({"key": key.public.key_id, "kind": kind.value, **about, "exit_code": 0})
@@ -115,6 +122,7 @@ def trust(
     from safeedit.evidence import keyring as rings
     from safeedit.evidence.signing import VerifyingKey
 
+    _check_keyring(keyring)
     asked = {one.value for one in role or [RoleName.APPROVER]}
     chosen = tuple(one for one in rings.ROLES if one in asked)
     done = rings.trust(VerifyingKey.load(key), name, chosen, _today(), keyring)
@@ -126,6 +134,7 @@ def revoke(name: Name, since: Since = None, keyring: KeyringFile = None, as_json
     """Let what a key signs no longer count, from a day on; what it signed before still does."""
     from safeedit.evidence import keyring as rings
 
+    _check_keyring(keyring)
     done = rings.revoke(name, since.date() if since else _today(), keyring)
     _tell("revoked", done, as_json)
 
@@ -187,6 +196,15 @@ def new_passphrase() -> bytes:
     if not given:
         raise UsageError(f"a key needs a passphrase: set {PASSPHRASE_VARIABLE}, or say --no-passphrase")
     return given.encode()
+
+
+def _check_keyring(path: Path | None) -> None:
+    if path is None:
+        return
+    from safeedit.runs.targets import check_file
+
+    # A link to a keyring elsewhere is replaced by the keyring.
+    check_file(path, link=True)
 
 
 def _today() -> date:

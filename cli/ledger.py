@@ -71,12 +71,17 @@ def checkpoint(
 def prove(run: RunPath, out: ProofOut = None) -> None:
     """Write a proof that RUN's log is in the ledger that was signed, for somebody who has neither."""
     from safeedit.evidence.proofs import prove as make
+    from safeedit.runs.targets import check_file
     from safeedit.tensors.atomic import atomic_write
+    from safeedit.tensors.places import writable
 
+    if out is not None:
+        check_file(out)
     text = json.dumps(make(run), indent=1) + "\n"
     if out is None:
         write(text)
-    else:
+        return
+    with writable(out, "give a file where you can write"):
         atomic_write(out, text)
 
 

@@ -105,16 +105,23 @@ def locate(
 
     States of the model's own run are put back, one at a time, into a run with noise on the subject.
     """
-    from safeedit.locate.figures import check_target, write_pictures
+    from safeedit.locate.figures import FORMATS, check_target, write_pictures
     from safeedit.locate.request import locate as trace
     from safeedit.locate.sites import KINDS
     from safeedit.locate.trace import Settings
+    from safeedit.runs.targets import check_file, check_folder
+    from safeedit.tensors.places import writable
 
     from .heatmap import show_located
     from .render import Screen, progress
 
     if output is not None:
-        check_target(output)
+        with writable(output, "give a file or a folder where you can write"):
+            check_target(output)
+        if output.suffix.lower() in FORMATS:
+            check_file(output)
+        else:
+            check_folder(output)
     kinds: Any = KINDS if kind is Restored.ALL else (kind.value,)
     settings = Settings(mode=mode.value, kinds=kinds, samples=samples, window=window, seed=seed)
     with progress(quiet=quiet) as tell:

@@ -43,7 +43,9 @@ def sign(
     """Sign every file in DIR, by name, size and digest; the signature goes into DIR."""
     from safeedit.evidence import modelfiles, modelsigning
     from safeedit.evidence.signing import SigningKey
+    from safeedit.runs.targets import check_folder
 
+    check_folder(folder)
     passphrase = passphrase_for(key)
     signer = SigningKey.load(key, passphrase)
     if format is SignatureFormat.OPENSSF:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from safeedit.seeds import LAST
 
 
 class Dtype(StrEnum):
@@ -23,6 +26,19 @@ class OnConflict(StrEnum):
 
     STOP = "stop"
     REPLACE = "replace"
+
+
+def day(text: str) -> datetime:
+    """The beginning of the day that a flag names, in UTC.
+
+    Raises:
+        typer.BadParameter: it is none; what was typed is not repeated.
+    """
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        pass
+    raise typer.BadParameter("must be a day such as 2026-11-02")
 
 
 _REQUEST, _MODEL, _EDIT, _OUTPUT, _DANGER = "Request", "Model", "Edit", "Output", "Danger"
@@ -85,14 +101,19 @@ SuiteName = Annotated[
     typer.Option(
         "--suite",
         metavar="NAME_OR_FILE",
-        help="The probe suite, instead of the policy's: smoke, standard, full, or a file.",
+        help="The probe suite, instead of the policy's (or of standard): smoke, standard, full, or a file.",
         rich_help_panel=_EDIT,
     ),
 ]
 Seed = Annotated[
     int,
     typer.Option(
-        "--seed", metavar="N", min=0, help="Same seed, same result on one machine.", rich_help_panel=_EDIT
+        "--seed",
+        metavar="N",
+        min=0,
+        max=LAST,
+        help="Same seed, same result on one machine.",
+        rich_help_panel=_EDIT,
     ),
 ]
 Datasets = Annotated[

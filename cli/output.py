@@ -8,8 +8,15 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
+from safeedit.errors import SafeEditError
+from safeedit.tensors.places import why_unwritable
+
 Tell = Callable[[str, int, int], None]
 """How a library call reports its progress: (stage, done, in all)."""
+
+
+class OutputError(SafeEditError):
+    """Standard output cannot take the result."""
 
 
 def visible(text: str) -> str:
@@ -18,7 +25,11 @@ def visible(text: str) -> str:
 
 
 def write(text: str) -> None:
-    """Put a result on standard output."""
+    """Put a result on standard output.
+
+    Raises:
+        OutputError: it cannot be written, as on a full disk.
+    """
     _write(sys.stdout, text)
 
 
@@ -45,8 +56,17 @@ def _write(stream: TextIO, text: str) -> None:
         stream.write(text)
         stream.flush()
     except BrokenPipeError:
-        # Whoever read the output has left (`| head`). The work is done, so its exit code stands;
-        # without this the interpreter would complain about the pipe when it flushes at the end.
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, stream.fileno())
-        os.close(devnull)
+        # Whoever read the output has left (`| head`). The work is done, so its exit code stands.
+        _drop(stream)
+    except OSError as error:
+        _drop(stream)
+        # Of standard error nobody can be told.
+        if stream is sys.stdout:
+            raise OutputError(f"standard output cannot be written ({why_unwritable(error)})") from None
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what is left in `stream` go nowhere: the interpreter flushes it at its end, and would fail."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, stream.fileno())
+    os.close(devnull)

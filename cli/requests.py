@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Json, RunsFolder
+from .options import Json, RunsFolder, day
 from .output import tell, write_json
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ app = typer.Typer(
 Case = Annotated[str, typer.Argument(metavar="ID", help="The policy's id.", show_default=False)]
 On = Annotated[
     datetime | None,
-    typer.Option(
-        "--on", metavar="DATE", formats=["%Y-%m-%d"], help="The day on which it happened. Default: today."
-    ),
+    typer.Option("--on", metavar="DATE", parser=day, help="The day on which it happened. Default: today."),
 ]
 In = Annotated[Path, typer.Option("--in", metavar="FOLDER", help="The folder that holds runs.")]
 All = Annotated[bool, typer.Option("--all", help="Also those that are done.")]
@@ -82,7 +80,9 @@ def _json(request: Any, blocks: Any, today: Any) -> dict[str, Any]:
 
 def _note(id: str, step: Step, folder: Path, on: datetime | None, **codes: str | None) -> None:
     from safeedit.evidence.requests import note
+    from safeedit.runs.targets import check_folder
 
+    check_folder(folder)
     if step == "received":
         # A request may be the first thing that a workspace is told of.
         folder.mkdir(parents=True, exist_ok=True)

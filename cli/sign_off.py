@@ -11,7 +11,7 @@ import typer
 from safeedit.errors import UsageError
 
 from .keys import KeyringFile, passphrase_for
-from .options import Json, OptionalRunPath
+from .options import Json, OptionalRunPath, day
 from .output import write, write_json
 
 KeyFile = Annotated[
@@ -29,7 +29,7 @@ Expires = Annotated[
     typer.Option(
         "--expires",
         metavar="DATE",
-        formats=["%Y-%m-%d"],
+        parser=day,
         help="The first day (UTC) on which the approval no longer counts.",
     ),
 ]
@@ -38,7 +38,8 @@ AcceptRisk = Annotated[
     typer.Option(
         "--accept-risk",
         metavar="CODE",
-        help="Approve a run that did not pass, taking this risk; the statement says so.",
+        help="Approve a run that did not pass, or whose suite is no evidence, taking this risk; the "
+        "statement says so.",
     ),
 ]
 Codes = Annotated[bool, typer.Option("--codes", help="List the codes for --reason and --accept-risk.")]

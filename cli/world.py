@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from safeedit.errors import UsageError
+from safeedit.seeds import LAST
 
 from .options import Json, Quiet, ShowSensitive
 from .output import write_json
@@ -20,7 +21,7 @@ app = typer.Typer(help="The fictional world of the reference model.")
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder for the model.")]
 TrainSeed = Annotated[
-    int, typer.Option("--seed", metavar="N", min=0, help="Seed of the corpus and of the weights.")
+    int, typer.Option("--seed", metavar="N", min=0, max=LAST, help="Seed of the corpus and of the weights.")
 ]
 Steps = Annotated[
     int | None,
@@ -42,6 +43,9 @@ def train(
     import dataclasses
     import time
 
+    from safeedit.runs.targets import check_folder
+
+    check_folder(out)
     from safeedit.models.load import without_bars
     from safeedit.world.train import Recipe, train_reference
 

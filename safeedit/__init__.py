@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from safeedit.runs.rollback import rollback as rollback
     from safeedit.runs.takeout import take_out as take_out
     from safeedit.runs.verify import verify_run as verify
+    from safeedit.triples.facts import Edit as Edit
 
 _EXPORTS = {
+    "Edit": "safeedit.triples.facts:Edit",
     "Patch": "safeedit.patch:Patch",
     "Policy": "safeedit.policy:Policy",
     "Run": "safeedit.runs.outcome:Run",
@@ -52,6 +54,7 @@ _EXPORTS = {
 }
 
 __all__ = [
+    "Edit",
     "Patch",
     "Policy",
     "Run",

@@ -20,6 +20,7 @@ from safeedit.policy.compile import fact_for
 from safeedit.probes.controls import ControlFact, load_controls
 from safeedit.probes.match import Answer, states
 from safeedit.probes.suite import load_suite
+from safeedit.seeds import check_seed
 from safeedit.triples.catalogue import builtin_catalogue
 
 if TYPE_CHECKING:
@@ -111,12 +112,14 @@ def calibrate(
         progress: called with (stage, done, in all).
 
     Raises:
-        UsageError: the model knows too few of the control facts, or the editor has nothing to tune.
+        UsageError: the model knows too few of the control facts, the editor has nothing to tune, or it
+            cannot edit this model with its own defaults.
     """
     from safeedit.models.structure import find_decoder
     from safeedit.runs.corpus import chosen_corpus
     from safeedit.runs.options import cache_folder, get_model
 
+    check_seed(seed)
     kind = EDITORS.get(editor)
     tell = progress or (lambda stage, done, total: None)
     loaded = get_model(model, device, dtype)
@@ -136,12 +139,13 @@ def calibrate(
     corpus = chosen_corpus(statistics, kind())
     trial = _Trials(kind, network, tokenizer, edited, others, corpus, cache_folder(), seed)
     total = 1 + sum(len(values) - 1 for values in tuned.values())
+    # With the defaults alone, what is refused is what the caller gave: no setting of a trial is at fault.
     best = trial({})
     trials = [best]
     for name, values in tuned.items():
         for value in values[1:]:
             tell("trials", len(trials), total)
-            one = trial({**best.params, name: value})
+            one = trial.tolerant({**best.params, name: value})
             trials.append(one)
             if one.score > best.score + BETTER:
                 best = one
@@ -204,7 +208,19 @@ class _Trials:
         self.edited, self.kept, self.corpus, self.cache = edited, kept, corpus, cache
         self.edits: list[Edit] = [edit for fact in edited for edit in fact.edits()]
 
+    def tolerant(self, params: Mapping[str, Any]) -> Trial:
+        """As a call, and settings that the editor refuses for this model are a trial that failed."""
+        try:
+            return self(params)
+        except UsageError:
+            return _failed(params)
+
     def __call__(self, params: Mapping[str, Any]) -> Trial:
+        """What comes of the edits with `params`.
+
+        Raises:
+            UsageError: the editor refuses them, or the model.
+        """
         editor = self.kind(**params)
         start = time.perf_counter()
         try:
@@ -217,7 +233,7 @@ class _Trials:
                 seed=self.seed,
             )
         except EditorError:
-            return Trial(dict(params), 0.0, 0.0, 0.0, 0.0, failed=True)
+            return _failed(params)
         seconds = (time.perf_counter() - start) / len(self.edits)
         with patch.applied(self.model, check="tensors"):
             return Trial(
@@ -241,3 +257,7 @@ class _Trials:
             said = states(Answer((fact.new_object or fact.object,)), text.text)
             right += said != erased and bool(text.text.strip() or not erased)
         return right / len(rows)
+
+
+def _failed(params: Mapping[str, Any]) -> Trial:
+    return Trial(dict(params), 0.0, 0.0, 0.0, 0.0, failed=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -17,6 +18,14 @@ from typing import Generic, TypeVar, cast
 from safeedit.errors import UsageError
 
 T = TypeVar("T")
+
+
+class BrokenEntryError(UsageError):
+    """What another package registers cannot be used; `reason` says why, in a few words."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Registry(Generic[T]):
@@ -38,6 +47,12 @@ class Registry(Generic[T]):
         found = {point.name: point.value for point in entry_points(group=self.group)}
         return {**found, **self._builtin}
 
+    @cached_property
+    def ignored(self) -> dict[str, str]:
+        """What other packages register under a name of ours, ``name -> "module:attribute"``: ours wins."""
+        points = entry_points(group=self.group)
+        return {one.name: one.value for one in points if self._builtin.get(one.name, one.value) != one.value}
+
     def names(self) -> tuple[str, ...]:
         """Every registered name, sorted."""
         return tuple(sorted(self._targets))
@@ -52,18 +67,43 @@ class Registry(Generic[T]):
         """The class registered under `name`.
 
         Raises:
-            UsageError: no such name (the nearest ones are named), or what is registered is not
-                a subclass of the registry's base.
+            UsageError: no such name (the nearest ones are named).
+            BrokenEntryError: another package registers it, and it cannot be imported or is not a subclass
+                of the registry's base.
         """
         if name not in self._targets:
             near = difflib.get_close_matches(name, self._targets, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(self.names())}"
             raise UsageError(f"unknown {self.kind} {name!r}; {hint}")
-        found = _load(self._targets[name])
-        base = _load(self._base)
+        target, base, reason = self._targets[name], _load(self._base), ""
+        found: object = None
+        try:
+            found = _load(target)
+        except Exception as error:
+            if self._builtin.get(name) == target:
+                raise
+            # What a stranger's package says may hold anything, so that the class alone is told.
+            reason = f"cannot be imported ({type(error).__name__})"
+        if reason:
+            raise self._broken(name, reason, "; mend or remove the package that registers it")
         if not (isinstance(found, type) and isinstance(base, type) and issubclass(found, base)):
-            raise UsageError(f"{self.kind} {name!r} ({self._targets[name]}) is not a {base}")
+            raise self._broken(name, f"is not a {self._base}")
         return cast("type[T]", found)
+
+    def target(self, name: str) -> str:
+        """What is registered under `name`: ``"module:attribute"``."""
+        return self._targets[name]
+
+    def sound(self) -> dict[str, type[T]]:
+        """Every class that can be had, by its name."""
+        found = {}
+        for name in self:
+            with suppress(BrokenEntryError):
+                found[name] = self.get(name)
+        return found
+
+    def _broken(self, name: str, reason: str, advice: str = "") -> BrokenEntryError:
+        return BrokenEntryError(f"{self.kind} {name!r} ({self._targets[name]}) {reason}{advice}", reason)
 
 
 def _load(target: str) -> object:

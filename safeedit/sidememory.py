@@ -4,9 +4,8 @@ A side memory is the change W' - W; there may be several. An input is routed eit
 which it lies in a key space (``keys``), or by how far the side memory would move the output, as published
 (``activation``). By ``token`` the change acts on routed tokens alone, which needs no state at all. By
 ``sequence`` it acts on a routed token and all later ones of its row. Which memory a row is at is then
-kept for each token as one more layer of the key-value cache, so that it goes wherever the row goes: beams
-that are reordered, rows that leave a batch, tokens that are taken back, generations that take turns.
-Padding is known from the attention mask; it never routes.
+kept for each token in the key-value cache (`models.trail`). Padding is known from the attention mask; it
+never routes.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from safeedit.errors import EditorError
 from safeedit.memory import COARSE, ROUNDING, Hook, Memory, full_precision
+from safeedit.models.trail import Trail
 
 DIRECTIONS = 32
 """Directions of the key space in which inputs are looked at first."""
@@ -258,37 +258,37 @@ class SideMemory(Memory):
         if self.settings["route"] == "token":
             return self.attach(module)
         base = getattr(model, "base_model", model)
-        return _Sequences(self).attach(module, base)
-
-
-class _Trail(DynamicLayer):  # type: ignore[misc]
-    """In a key-value cache: which side memory each token so far was at, (rows, 1, tokens, 1)."""
-
-    def __init__(self, memory: Memory, at: Tensor, quiet: bool) -> None:
-        super().__init__()
-        self.memory = memory
-        self.quiet = quiet
-        """Whether certainly none of them was at any, which holds for whatever rows and tokens are taken."""
-        self.lazy_initialization(at, at)
-        self.keys = self.values = at
+        name = next((name for name, each in base.named_modules() if each is module), "")
+        return _Sequences(self, name).attach(module, base)
 
 
 class _Call(threading.local):
     """What is known of the forward pass that a thread is in."""
 
-    mask: Tensor | None = None
+    mask: Any = None
     cache: Any = None
     at: Tensor | None = None
     quiet: bool = False
 
 
 class _Sequences(Hook):
-    """A memory at work on whole sequences."""
+    """A memory at work on whole sequences, at the module `name`."""
 
     memory: SideMemory
 
-    def __init__(self, memory: SideMemory) -> None:
+    def __init__(self, memory: SideMemory, name: str) -> None:
         super().__init__(memory)
+        # By what it is and where, so that a copy of the model finds it in a copy of the cache.
+        self.owner = f"{memory.digest()} {name}"
+        self.call = _Call()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the forward pass that is under way: a copy is in none."""
+        return {name: value for name, value in self.__dict__.items() if name != "call"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See `__getstate__`."""
+        self.__dict__.update(state)
         self.call = _Call()
 
     def attach(self, module: nn.Module, base: nn.Module) -> Callable[[], None]:
@@ -305,8 +305,7 @@ class _Sequences(Hook):
         return detach
 
     def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-        self.call.mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
+        self.call.mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
         self.call.cache = kwargs.get("past_key_values")
         self.call.at = None
 
@@ -316,8 +315,9 @@ class _Sequences(Hook):
         routed = self.memory.found(tensors, taken)
         self.call.quiet = not routed
         found = self.memory.as_tensor(routed, taken)  # (rows, tokens)
-        if routed and self.call.mask is not None:
-            found = found * (self.call.mask[:, -found.shape[1] :] != 0)
+        real = _real(self.call.mask, found.shape[1]) if routed else None
+        if real is not None:
+            found = found * real
         self.call.at = found
         if self.call.quiet and (before is None or before.quiet):
             return given
@@ -327,11 +327,13 @@ class _Sequences(Hook):
         last = torch.where(whole > 0, places, 0).cummax(dim=1).values
         return self.memory.answered(tensors, taken, given, whole.gather(1, last)[:, -found.shape[1] :])
 
-    def _trail(self) -> _Trail | None:
+    def _trail(self) -> Trail | None:
         layers = getattr(self.call.cache, "layers", ())
-        mine = (layer for layer in layers if isinstance(layer, _Trail) and layer.memory is self.memory)
-        found = next(mine, None)
+        found = next((layer for layer in layers if self._mine(layer)), None)
         return found if found is not None and found.get_seq_length() else None
+
+    def _mine(self, layer: Any) -> bool:
+        return isinstance(layer, Trail) and layer.owner == self.owner
 
     def _end(self, _: nn.Module, __: tuple[Any, ...], ___: dict[str, Any], output: Any) -> None:
         at, cache = self.call.at, self.call.cache
@@ -345,8 +347,27 @@ class _Sequences(Hook):
                 before.quiet &= self.call.quiet
             else:
                 # Only now, as some caches have no layer before the first pass, and count what they have.
-                cache.layers[:] = [
-                    x for x in cache.layers if not (isinstance(x, _Trail) and x.memory is self.memory)
-                ]
-                cache.layers.append(_Trail(self.memory, new, self.call.quiet))
+                cache.layers[:] = [layer for layer in cache.layers if not self._mine(layer)]
+                cache.layers.append(Trail(self.owner, new, self.call.quiet))
         self.call.mask = self.call.cache = self.call.at = None
+
+
+def _real(mask: Any, tokens: int) -> Tensor | None:
+    """(rows, tokens) which of the last tokens are no padding, by an attention mask; None if it tells nothing.
+
+    Args:
+        mask: of columns (rows, columns); or what may attend to what (rows, 1, tokens, columns), in switches
+            or in what is added to scores, where padding attends to nothing. Of models whose layers differ
+            in how far they see, one of those for each kind of layer.
+        tokens: how many.
+    """
+    if isinstance(mask, dict):
+        mask = next((each for each in mask.values() if each is not None), None)
+    if not isinstance(mask, Tensor):
+        return None
+    if mask.dim() == 2:
+        return mask[:, -tokens:] != 0
+    if mask.dim() != 4:
+        return None
+    seen = mask > torch.finfo(mask.dtype).min / 2 if mask.is_floating_point() else mask != 0
+    return seen[:, 0, -tokens:].any(-1)

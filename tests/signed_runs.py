@@ -57,14 +57,21 @@ class Clock:
 
 
 def make_run(
-    path: Path, clock: Clock, *, verdict: Any = "PASS", approvers: int = 2, op: str = "erase"
+    path: Path,
+    clock: Clock,
+    *,
+    verdict: Any = "PASS",
+    approvers: int = 2,
+    op: str = "erase",
+    evidence: bool = True,
+    people: tuple[int, int] | None = None,
 ) -> Path:
-    """A finished run in the folder `path`."""
+    """A finished run in the folder `path`; `people` are those asked about and those that are known."""
     failed = verdict == "FAIL"
     results = [{**PROBE, "verdict": "FAIL" if failed else "PASS", "leaks": 3 * failed}, ADVICE]
     content = {
         "suite": "standard",
-        "evidence": True,
+        "evidence": evidence,
         "verdict": verdict,
         "grade": "G1" if verdict == "PASS" else "G0",
         "facts": {"n": 150, "known": 149},
@@ -72,6 +79,8 @@ def make_run(
         "not_tested": ["attack.relearning"],
         "results": results,
     }
+    if people is not None:
+        content["subjects"] = {"n": people[0], "known": people[1]}
     with RunFolder.create(path, "dsar-2026-0142", clock=clock, seed=1, dtype="float32") as run:
         policy = run.redactor.commitment({"subject": "Zebulon Quackenbush"})
         run.vault.put("request", {"subject": "Zebulon Quackenbush"})
@@ -102,6 +111,12 @@ def make_run(
 
 def approve(run: Path, key: SigningKey, clock: Any, ring: Keyring = RING, **more: Any) -> Any:
     return decide(run, key, "approve", trusted=ring, clock=clock, **more)
+
+
+def probe_again(run: Path, clock: Any, verdict: str, *, as_registered: bool = True) -> None:
+    """A later measurement of the run, as its log tells of one."""
+    data = {"suite": "standard", "as_registered": as_registered, "verdict": verdict, "grade": "G0"}
+    RunFolder.open(run, clock).update("probes.repeated", data)
 
 
 def states(run: Path, clock: Any, ring: Keyring = RING) -> list[str]:

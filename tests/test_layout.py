@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,28 @@ def test_the_licence_is_the_one_that_the_metadata_names() -> None:
     assert PROJECT["project"]["license"] == "Apache-2.0"
     assert "Apache License" in text
     assert "Version 2.0, January 2004" in text
+
+
+def test_the_map_of_the_code_has_every_file() -> None:
+    """Whoever looks for a behaviour starts there; a file that it leaves out is found by nobody."""
+    told = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\w[\w*]*\.py", told))
+    left_out = [
+        str(path.relative_to(ROOT))
+        for path in sources("safeedit", "benchmarks")
+        if not any(fnmatch(path.name, name) for name in named)
+        and not path.name.startswith("__")
+        and "world" not in path.relative_to(ROOT).parts  # a folder of one idea, named as a whole
+    ]
+    assert left_out == []
+
+
+def test_files_stay_short() -> None:
+    long = {
+        str(path.relative_to(ROOT)) for path in sources("safeedit", "cli", "probes") if lines(path) >= 400
+    }
+    assert long == set()
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from safeedit.errors import UsageError
+from safeedit.policy.positions import validated
+from safeedit.policy.rules import Finding
+from safeedit.policy.words import findings_of
 from safeedit.triples.facts import Edit, Op
 
 if TYPE_CHECKING:
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, in all)."""
+
+
+class SettingsError(UsageError):
+    """An editor does not take these settings; `findings` has each that is wrong, with its place in them."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("\n".join(dict.fromkeys(finding.message for finding in findings)))
 
 
 class Params(BaseModel):
@@ -100,33 +110,31 @@ class Editor(ABC):
     """Whether patches hold memories beside the weights, which no checkpoint can hold."""
     Params: ClassVar[type[Params]]
 
-    def __init__(self, **params: Any) -> None:
+    def __init__(self, /, **params: Any) -> None:
         """Check the settings.
 
         Raises:
-            UsageError: a setting is unknown or has an impossible value; all of them are named.
+            SettingsError: a setting is unknown or has an impossible value; everything wrong is told.
         """
-        try:
-            self.params = self.Params(**params).with_preset()
-        except ValidationError as error:
-            raise UsageError("\n".join(self._complaint(e) for e in error.errors())) from None
+        found, errors = validated(self.Params, params)
+        if found is None:
+            wrong = findings_of(errors, params, self.Params, whole="its settings", unknown="no such setting")
+            raise SettingsError([self._complaint(finding) for finding in wrong])
+        self.params = found.with_preset()
 
-    def _complaint(self, error: Any) -> str:
-        name = ".".join(str(part) for part in error["loc"])
-        if error["type"] != "extra_forbidden":
-            return f"editor {self.name}: {name}: {error['msg'][0].lower()}{error['msg'][1:]}"
-        near = difflib.get_close_matches(name, self.Params.model_fields, n=1)
-        known = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(self.Params.model_fields)}"
-        return f"editor {self.name}: no setting {name!r}; {known}"
+    def _complaint(self, finding: Finding) -> Finding:
+        return replace(finding, message=f"editor {self.name}: {finding.message}")
 
     def check(self, edits: Sequence[Edit]) -> None:
         """Refuse what this editor cannot do.
 
         Raises:
-            UsageError: no edits, or an operation that this editor does not support.
+            UsageError: no edits or something else, or an operation that this editor does not support.
         """
         if not edits:
             raise UsageError("there is nothing to edit")
+        if not all(isinstance(edit, Edit) for edit in edits):
+            raise UsageError("an editor takes a sequence of safeedit.Edit")
         self.check_operations({edit.op for edit in edits})
 
     @classmethod

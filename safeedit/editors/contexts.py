@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicCache
 from safeedit.errors import EditorError
 from safeedit.models.generate import end_ids
 from safeedit.models.hooks import frozen
+from safeedit.models.tokens import tokenise
 
 
 def context_texts(model: Any, tokenizer: Any, count: int, tokens: int, seed: int) -> list[str]:
@@ -91,9 +92,9 @@ def _sampled(
 
 def _start(tokenizer: Any) -> list[int]:
     """What stands before the first token of a text."""
-    own = tokenizer("")["input_ids"]
-    if own:
-        return list(own)
+    [own] = tokenise(tokenizer, [""])
+    if own.ids:
+        return own.ids
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return [int(token)]

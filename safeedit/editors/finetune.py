@@ -262,7 +262,7 @@ class Erasing(FineTuning):
 
     operations: ClassVar[frozenset[Op]] = frozenset({"insert", "modify", "erase", "detox"})
 
-    def __init__(self, **params: Any) -> None:
+    def __init__(self, /, **params: Any) -> None:
         """See `Editor`.
 
         Raises:

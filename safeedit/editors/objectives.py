@@ -25,6 +25,7 @@ from safeedit.editors.rows import Demand, Goals, Row, Site, Task, Tell, Text, ro
 from safeedit.editors.strangers import Key, Place, Strangers, key_of, predicted
 from safeedit.editors.tables import Table
 from safeedit.errors import UsageError
+from safeedit.models.positions import positions_of, refuse_beyond
 from safeedit.models.segment import Segment
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Edit
@@ -78,7 +79,8 @@ def build_task(segment: Segment, tokenizer: Any, edits: Sequence[Edit], aim: Aim
     At a name's last token all relations of it share one value; at a prompt's last token each has its own.
 
     Raises:
-        UsageError: an edit cannot be put into rows; a name is asked for contradictory things.
+        UsageError: an edit cannot be put into rows; a name is asked for contradictory things; a prompt with
+            its answer is longer than the model has positions for.
         EditorError: the model's own distributions are not finite.
     """
     check_edits(edits)
@@ -155,6 +157,9 @@ class _Builder:
         rows = rows_of(self.tokenizer, [text for _, _, text in self.asked], self.aim.site)
         kept = [(group, text) for (group, _), text in self.kept.items()]
         kept_rows = rows_of(self.tokenizer, [text for _, text in kept])
+        # Before anything that takes long.
+        longest = max((len(row.ids) for row in (*rows, *kept_rows)), default=0)
+        refuse_beyond(positions_of(self.segment.decoder.model), longest)
         unknown = self._unknown(rows)
         count = sum(len(row.spots) for row in (*(row for _, row in unknown.values()), *kept_rows))
         table = Table(self.segment.decoder, count)

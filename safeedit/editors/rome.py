@@ -86,6 +86,12 @@ class OneLayer(memit.Memit):
             placed, _ = self._placed(Segment(find_decoder(model)), tokenizer, edits)
         return tuple(placed.params.layers)
 
+    def tuned(self, depth: int) -> dict[str, tuple[Any, ...]]:
+        """See `Editor.tuned`."""
+        sites: tuple[Site, ...] = ("subject", "prompt")
+        blocks = dict.fromkeys(one_layer(depth, site) for site in sites)
+        return {**super().tuned(depth), "layers": (None, *([block] for block in blocks))}
+
     def _edit(self, job: Job) -> Made:
         placed, traced = self._placed(job.segment, job.tokenizer, job.edits)
         made = super(OneLayer, placed)._edit(job)

@@ -34,6 +34,8 @@ STRAGGLERS = 0.02
 """Share of a behaviour's own inputs that may lie nearer to others than those from which a limit is taken."""
 SAME = 1e-3
 """Difference of cosines that tells nothing: a name that begins like another one has its very inputs."""
+ROUNDED = 1e-5
+"""Difference of names, beside the length of the inputs, that may be nothing but rounding."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def find_space(inputs: Tensor, names: Tensor, width: int, ridge: float) -> Space
         ridge: added to the variation within names, in units of its mean variance.
 
     Raises:
-        EditorError: an input is not finite, or none differs from the others.
+        EditorError: an input is not finite, none differs from the others, or names do not differ in two
+            directions at least.
     """
     if not bool(torch.isfinite(inputs).all()):
         raise EditorError("an input of the edited module is not finite")
@@ -75,6 +78,12 @@ def find_space(inputs: Tensor, names: Tensor, width: int, ridge: float) -> Space
     total = float(spread.square().mean())
     if not total > 0:
         raise EditorError("all inputs of the edited module are the same; nothing tells the edits apart")
+    length = float(inputs.square().sum(1).mean().sqrt())
+    if not float(torch.linalg.vector_norm(means, dim=1).max()) > ROUNDED * length:
+        raise EditorError(
+            "names do not differ in what the edited module takes, so that nothing tells them from other "
+            "inputs; have them compared with invented ones (anchors: 1 or more)"
+        )
     # Where names hardly vary at all (one prompt of each), their differences set the scale instead.
     size = max(float(scatter.diagonal().mean()), 1e-3 * total)
     scatter.diagonal().add_(ridge * size)
@@ -82,6 +91,12 @@ def find_space(inputs: Tensor, names: Tensor, width: int, ridge: float) -> Space
     white = torch.linalg.solve_triangular(factor, means.T, upper=False)  # (span, names)
     left, strength, _ = torch.linalg.svd(white, full_matrices=False)
     kept = left[:, : min(width, int((strength > 1e-4 * strength[0]).sum()))]
+    if kept.shape[1] < 2:
+        # On a line a cosine is 1 or -1, for whatever there is.
+        raise EditorError(
+            "names differ in a single direction, in which every input is one of them; have them compared "
+            "with invented ones (anchors: 1 or more), and in several directions (width: 2 or more)"
+        )
     basis = torch.linalg.solve_triangular(factor.T, kept, upper=True).T
     basis = basis if span is None else basis @ span.T
     return Space(basis.contiguous(), basis @ middle)
@@ -177,10 +192,19 @@ def limits_of(own: Tensor, other: Tensor, room: float) -> Tensor:
         own: (keys,) lowest cosine of the name's own inputs.
         other: (keys,) highest cosine of inputs that shall not be routed.
         room: share of the way from the name to the others that is the name's.
+
+    Raises:
+        EditorError: a limit is not positive, so that about half of all inputs there are would be above it.
     """
     near = (1 - own).clamp(min=LEAST)
     far = torch.maximum(1 - other, near)
-    return 1 - near ** (1 - room) * far**room
+    limits = 1 - near ** (1 - room) * far**room
+    if not bool((limits > 0).all()):
+        raise EditorError(
+            "a name is not nearer to itself than half of all other inputs are; have it compared with more "
+            "invented ones (anchors: 1 or more), or choose another layer or a smaller room"
+        )
+    return limits
 
 
 @torch.no_grad()

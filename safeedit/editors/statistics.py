@@ -2,7 +2,8 @@
 
 Texts are packed into rows without padding; the pass stops at the last layer that is needed, before
 its block's down-projection. Results are cached on disk under a digest of the model's weights, the
-texts and the settings, so that a changed model or corpus can never meet old statistics.
+tokenizer, the texts and the settings, so that a changed model, tokenizer or corpus can never meet old
+statistics.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from safeedit.editors.contexts import own_texts
+from safeedit.editors.journal import tokenizer_digest
 from safeedit.errors import EditorError
 from safeedit.models.hooks import frozen
 from safeedit.models.structure import Decoder
@@ -54,18 +56,20 @@ class Corpus:
 class OwnText:
     """Text that the model writes itself, sampled anew when statistics are not cached; it is not kept."""
 
+    width: ClassVar[int] = 128
+    """Tokens of a text, and of a row."""
     max_tokens: int = 200_000
     seed: int = 0
 
     def digest(self) -> str:
-        """SHA-256 of the settings, hex; the model is told apart by its own digest."""
+        """SHA-256 of the settings, hex; model and tokenizer are told apart by their own digests."""
         return hashlib.sha256(f"own|{self.max_tokens}|{self.seed}".encode()).hexdigest()
 
     def collected(self, model: Any, tokenizer: Any, progress: Progress | None = None) -> Corpus:
         """Let the model write."""
-        width = row_width(model, 128)
+        width = row_width(model, self.width)
         texts = own_texts(model, tokenizer, self.max_tokens, self.seed, width=width, progress=progress)
-        return Corpus(texts, self.max_tokens)
+        return Corpus(texts, self.max_tokens, self.width)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,8 @@ def cached_moments(
 ) -> Moments:
     """As `second_moments`, from the folder `cache` where an earlier run left them.
 
-    Each layer has a file of its own, so that asking for one layer more reads only that one. With
+    Each layer has a file of its own, so that asking for one layer more reads only that one. A file is
+    found by the model's weights, the tokenizer, the corpus and the length of a row. With
     `basis`, the digest of another model, its statistics are taken where they are there already; they
     are never collected under that name, as this is not that model.
     """
@@ -164,8 +169,11 @@ def cached_moments(
     if cache is None:
         return collect(layers)
 
+    width = row_width(decoder.model, corpus.width)
+    read = f"{corpus.digest()}|{tokenizer_digest(tokenizer)}|{width}|v2"
+
     def files_of(digest: str) -> dict[int, Path]:
-        key = hashlib.sha256(f"{digest}|{corpus.digest()}|v1".encode()).hexdigest()[:40]
+        key = hashlib.sha256(f"{digest}|{read}".encode()).hexdigest()[:40]
         return {layer: cache / f"{key}-{layer}.safetensors" for layer in sorted(set(layers))}
 
     files = files_of(base_digest)

@@ -115,7 +115,9 @@ class Strangers:
         every, news = {}, {}
         for spot, index in enumerate(range(len(tokens.ids) - len(row.wanted), len(tokens.ids))):
             start, end = (max(0, place - first) for place in tokens.offsets[index])
-            every[spot] = text.continuation[:start]
+            # Where offsets leave spaces out, the one before a token is part of the token.
+            before = max(0, tokens.offsets[index - 1][1] - first) if index else 0
+            every[spot] = text.continuation[: min(start, before)]
             if not any(part.start < end and start < part.end for part in parts):
                 news[spot] = every[spot]
         return news or every

@@ -118,6 +118,9 @@ class UltraEdit(Editor):
         "detox": "its values stand at a subject's last token, and a behaviour has no subject"
     }
     Params: ClassVar[type[BaseParams]] = Params
+    learnt: ClassVar[frozenset[str]] = frozenset({"normaliser"})
+    """Settings of a patch that hold something of the facts that it edited; an edit without one of them must
+    not be given these."""
 
     def hides(self) -> str | None:
         """See `Editor.hides`."""

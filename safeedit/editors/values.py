@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,7 +25,7 @@ from safeedit.editors.journal import State, remembered, state_of, tensor_in
 from safeedit.editors.rows import Demand, Task
 from safeedit.editors.tables import Table
 from safeedit.errors import EditorError
-from safeedit.models.hooks import first_tensor
+from safeedit.models.hooks import adding, first_tensor
 from safeedit.models.segment import Prefix, Segment
 from safeedit.models.tokens import Batch, pad_around
 
@@ -377,20 +377,6 @@ class _Chunk:
         log_p = self.segment.decoder.lens(states).float().log_softmax(-1)
         told = torch.stack([view.spots[pick].told(block)[0] for block in log_p])
         return total.index_add(0, pick, told.mean(0))
-
-
-@contextmanager
-def adding(module: nn.Module, added: Tensor) -> Iterator[None]:
-    """`module` gives `added`, (rows, 1, width), more at its output's first column."""
-
-    def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        return torch.cat([output[:, :1] + added, output[:, 1:]], dim=1)
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ class Wise(Editor):
     beside_weights: ClassVar[bool] = True
     Params: ClassVar[type[BaseParams]] = WiseParams
 
-    def __init__(self, **params: Any) -> None:
+    def __init__(self, /, **params: Any) -> None:
         """See `Editor`.
 
         Raises:
@@ -249,9 +249,13 @@ class Wise(Editor):
         if not all(bool(torch.isfinite(x).all()) for x in (seen.own, seen.strangers, seen.others)):
             raise EditorError("an input of the edited module is not finite")
         job.report("inputs", 1, 1)
+        # Training takes long: what cannot be routed is refused before.
+        places = _places(params, seen, bool(behaviours(job.edits))) if params.router == "keys" else {}
         made = trained_sides(job, named, layer, seen, self._plan(params, projection, seen))
-        tensors = {**_smallest(made.changes), **_router(params, seen, made, bool(behaviours(job.edits)))}
-        memory = SideMemory(tensors, {"router": params.router, "route": params.route})
+        router = {"owner": made.owner, **places} if places else _bounds(params, seen, made)
+        memory = SideMemory(
+            {**_smallest(made.changes), **router}, {"router": params.router, "route": params.route}
+        )
         loss, leak, routed = _look(job, layer, memory, named, seen)
         return Made(
             settled={**params.model_dump(mode="json"), "layer": layer, "optimiser": params.method()},
@@ -307,32 +311,33 @@ def _given(projection: Projection, inputs: Tensor) -> Tensor:
     return found
 
 
-def _router(params: WiseParams, seen: Sightings, made: Sides, conduct: bool) -> dict[str, Tensor]:
-    """The tensors of the memory that inputs are routed by."""
-    count = len(made.owner)
-    if params.router == "keys" and conduct:
+def _places(params: WiseParams, seen: Sightings, conduct: bool) -> dict[str, Tensor]:
+    """The tensors of the memory that inputs are routed by where they lie; of names not yet whose each key is.
+
+    Raises:
+        EditorError: what is edited cannot be told from other inputs.
+    """
+    if conduct:
         return of_one_kind(seen.own, seen.others, params.space_ridge, params.room)
-    if params.router == "keys":
-        inputs = torch.cat([seen.own, seen.strangers])
-        space = find_space(
-            inputs, torch.cat([seen.names, count + seen.stranger_names]), params.width, params.space_ridge
-        )
-        own = space.of(seen.own)
-        keys = normalize(centres(own, seen.names), dim=1)
-        cosines = (own * keys[seen.names]).sum(1)
-        lowest = torch.ones(count, device=own.device).scatter_reduce(0, seen.names, cosines, "amin")
-        # Each edited name is one of the others to the rest of them.
-        nearest = highest(keys, own, lowest, seen.names)
-        if len(seen.others):
-            nearest = torch.maximum(nearest, highest(keys, space.of(seen.others), lowest))
-        limits = limits_of(lowest, nearest, params.room)
-        return {
-            "basis": space.basis.T,
-            "shift": space.shift,
-            "keys": keys.T,
-            "limits": limits,
-            "owner": made.owner,
-        }
+    count = int(seen.names.max()) + 1
+    inputs = torch.cat([seen.own, seen.strangers])
+    space = find_space(
+        inputs, torch.cat([seen.names, count + seen.stranger_names]), params.width, params.space_ridge
+    )
+    own = space.of(seen.own)
+    keys = normalize(centres(own, seen.names), dim=1)
+    cosines = (own * keys[seen.names]).sum(1)
+    lowest = torch.ones(count, device=own.device).scatter_reduce(0, seen.names, cosines, "amin")
+    # Each edited name is one of the others to the rest of them.
+    nearest = highest(keys, own, lowest, seen.names)
+    if len(seen.others):
+        nearest = torch.maximum(nearest, highest(keys, space.of(seen.others), lowest))
+    limits = limits_of(lowest, nearest, params.room)
+    return {"basis": space.basis.T, "shift": space.shift, "keys": keys.T, "limits": limits}
+
+
+def _bounds(params: WiseParams, seen: Sightings, made: Sides) -> dict[str, Tensor]:
+    """The tensor of the memory that inputs are routed by how far a change moves them."""
     bounds = []
     for number, change in enumerate(made.changes):
         own = torch.linalg.vector_norm(seen.own[made.owner[seen.names] == number] @ change.T, dim=1)

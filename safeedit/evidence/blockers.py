@@ -11,10 +11,10 @@ from typing import Literal
 from safeedit.errors import SafeEditError
 from safeedit.evidence.clock import RULES
 from safeedit.evidence.keyring import Keyring
+from safeedit.evidence.measured import last_probing
 from safeedit.evidence.requests import Request
 from safeedit.evidence.standing import SignOff, standing_of
 from safeedit.runs.audit import Clock, utc_now
-from safeedit.runs.folder import RunFolder
 from safeedit.runs.listing import RunSummary
 
 BlockCode = Literal[
@@ -27,6 +27,7 @@ BlockCode = Literal[
     "inconclusive",
     "no-baseline",
     "run-error",
+    "probing-failed",
     "unsigned",
     "rejected",
     "sign-off-expired",
@@ -92,22 +93,18 @@ def _blocks(request: Request, today: date, clock: Clock) -> Iterator[Block]:
     if request.closed is None and rule.answer is not None:
         yield Block("not-answered", "nobody noted an answer to the person")
     if request.closed is not None and request.run is not None and rule.cycle_days is not None:
-        probed = date.fromisoformat((last_probing(request.run)[0] or request.received.isoformat())[:10])
+        probed = date.fromisoformat((last_probing(request.run).time or request.received.isoformat())[:10])
         again = max(probed, request.closed) + timedelta(days=rule.cycle_days)
         if today > again:
             yield Block("cycle-due", f"was to be probed again by {again} ({rule.cycle_source})")
 
 
-def last_probing(run: RunSummary) -> tuple[str | None, str | None]:
-    """When a run was measured last, and what came of it.
-
-    Only a measurement with the registered probes counts: another suite may have asked less.
-    """
-    found = run.finished, run.verdict
-    for entry in RunFolder.open(run.path).log.entries():
-        if entry.event == "probes.repeated" and entry.data.get("as_registered"):
-            found = entry.time, entry.data.get("verdict")
-    return found
+def failed_since(run: RunSummary, signed: SignOff) -> str | None:
+    """What a later measurement came to that did not pass, where nobody has approved the run in its face."""
+    last = last_probing(run)
+    if last.entry is None or last.verdict in ("PASS", run.verdict) or signed.approved_since(last.entry):
+        return None
+    return f"probed again on {str(last.time)[:10]}: {last.verdict}"
 
 
 def _of_run(request: Request, clock: Clock) -> Iterator[Block]:
@@ -120,8 +117,11 @@ def _of_run(request: Request, clock: Clock) -> Iterator[Block]:
         else:
             yield Block("no-run", "no run of its policy is in the workspace")
         return
-    if run.status == "rolled_back":
+    if run.recorded == "rolled_back":
         yield Block("rolled-back", "its run was rolled back, so the model is what it was before")
+        return
+    if run.status == "running":
+        yield Block("unverifiable", "a process is writing its run now; look again when that has ended")
         return
     try:
         signed = standing_of(run.path, Keyring.load(), clock)
@@ -132,6 +132,9 @@ def _of_run(request: Request, clock: Clock) -> Iterator[Block]:
     if run.verdict != "PASS" and signed.status != "approved":
         code, words = _VERDICTS[run.verdict]
         yield Block(code, f"{words}{_probes(run)}")
+    later = failed_since(run, signed)
+    if later is not None:
+        yield Block("probing-failed", later)
     yield from _of_sign_off(signed)
 
 

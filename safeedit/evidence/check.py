@@ -2,29 +2,32 @@
 
 A run stands if it finished and was neither rolled back nor replaced. Each one that stands has to verify, to
 have passed (or to be approved with the risk named), to be signed off as its policy asks, and to have been
-probed not too long ago; and no request may be overdue.
+probed not too long ago; and no request may be overdue, or have been answered for a run that does not stand. A
+run that a process is writing cannot be verified, and is in no case in order.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 from safeedit.errors import SafeEditError, UsageError
-from safeedit.evidence.blockers import blocks_of, last_probing
+from safeedit.evidence.blockers import BlockCode, blocks_of, failed_since
 from safeedit.evidence.keyring import Keyring
-from safeedit.evidence.requests import requests_of
-from safeedit.evidence.standing import standing_of
+from safeedit.evidence.measured import last_probing
+from safeedit.evidence.requests import Request, requests_of
+from safeedit.evidence.standing import SignOff, standing_of
 from safeedit.evidence.workspace import verify_workspace
 from safeedit.runs.audit import Clock, utc_now
 from safeedit.runs.findings import Finding
 from safeedit.runs.folder import RunFolder
 from safeedit.runs.listing import RunSummary, list_runs
+from safeedit.runs.record import FINAL
 from safeedit.runs.verify import VerifyReport
 
 ProblemCode = Literal[
@@ -40,11 +43,17 @@ ProblemCode = Literal[
     "probing-failed",
     "overdue",
     "unfinished",
+    "not-checked",
+    "request-open-again",
 ]
 _EXIT: dict[ProblemCode, int] = {"integrity": 5, "sign-off-void": 5, "error": 4, "undecided": 3}
 """Everything else is 1: something required does not hold."""
 _WEIGHT = {5: 3, 4: 2, 1: 1, 3: 0}
 _UNFINISHED = frozenset({"running", "interrupted", "sealing-interrupted", "file-leftover"})
+_UNDONE: frozenset[BlockCode] = frozenset({"no-run", "run-unfinished", "rolled-back", "run-error"})
+"""What an answer to a request cannot stand on."""
+_NOT_WHILE_WRITTEN: frozenset[ProblemCode] = frozenset({"integrity", "sign-off-void"})
+"""What half of a change looks like."""
 _AGE = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -121,22 +130,23 @@ def check(
         # Which runs and requests there are, and since when, is what the ledger would have to tell.
         return CheckReport(0, 0, tuple(problems))
     unsound = {path: _serious(report) for path, report in verified.runs}
-    runs = list_runs(folder)
-    standing = [run for run in runs if not unsound[run.path] and _stands(run)]
+    unseen = {path for path, report in verified.runs if report.status == "running"}
+    listed, today, requests = list_runs(folder), clock().date(), requests_of(folder)
+    # One may have begun, or come under a lock, since the others were looked at.
+    unseen |= {run.path for run in listed if run.status == "running" or run.path not in unsound}
+    runs = [run for run in listed if run.path in unseen or not unsound[run.path]]
+    standing = [run for run in runs if _stands(run)]
     for path, findings in unsound.items():
         if findings:
             more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
             problems.append(Problem("integrity", path.name, f"does not verify; {findings[0]}{more}"))
-    problems += [problem for run in standing for problem in _of_run(run, max_age, clock)]
-    problems += [
-        Problem("unfinished", run.path.name, f"the run is {run.status}; start it again, or remove it")
-        for run in runs
-        if not unsound[run.path] and run.status in ("started", "editing", "probing", "interrupted")
-    ]
-    today, requests = clock().date(), requests_of(folder)
+    for run in standing:
+        found = _of_run(run, max_age, clock)
+        problems += [one for one in found if run.path not in unseen or one.code not in _NOT_WHILE_WRITTEN]
+    problems += [one for run in runs for one in _not_ended(run, run.path in unseen)]
+    problems += _failed(runs, requests)
     for request in requests:
-        late = [block for block in blocks_of(request, today, clock) if block.code in ("overdue", "cycle-due")]
-        problems += [Problem("overdue", request.id, block.message) for block in late]
+        problems += _of_request(request, today, clock)
     return CheckReport(len(standing), len(requests), tuple(problems))
 
 
@@ -145,8 +155,38 @@ def _serious(report: VerifyReport) -> list[Finding]:
     return [found for found in report.findings if found.code not in _UNFINISHED]
 
 
+def _not_ended(run: RunSummary, unseen: bool) -> Iterator[Problem]:
+    """Of a run that is in somebody's hands, or that was left there."""
+    name = run.path.name
+    if unseen and run.recorded in FINAL:
+        told = "a process is writing the run, so it was not verified; check again when that has ended"
+        yield Problem("not-checked", name, told)
+    elif unseen:
+        yield Problem("unfinished", name, "the run is being written now; check again when that has ended")
+    elif run.status in ("started", "editing", "probing", "interrupted"):
+        yield Problem("unfinished", name, f"the run is {run.status}; start it again, or remove it")
+
+
+def _failed(runs: Sequence[RunSummary], requests: Sequence[Request]) -> Iterator[Problem]:
+    """Runs that broke off, of requests that still stand, and after which none came to its end."""
+    over = {one.id for one in requests if "refused" in one.steps or one.outcome == "nothing-held"}
+    for at, run in enumerate(runs):
+        later = any(one.id == run.id and one.recorded in FINAL for one in runs[at + 1 :])
+        if run.status == "failed" and run.id not in over and not later:
+            yield Problem("error", run.path.name, "the run ended in an error; start it again")
+
+
+def _of_request(request: Request, today: date, clock: Clock) -> Iterator[Problem]:
+    for block in blocks_of(request, today, clock):
+        if block.code in ("overdue", "cycle-due"):
+            yield Problem("overdue", request.id, block.message)
+        elif request.closed is not None and block.code in _UNDONE:
+            told = f"it was answered on {request.closed} ({request.outcome}), and {block.message}"
+            yield Problem("request-open-again", request.id, told)
+
+
 def _stands(run: RunSummary) -> bool:
-    return run.status == "finished" and RunFolder.open(run.path).record.replaced_by is None
+    return run.recorded == "finished" and RunFolder.open(run.path).record.replaced_by is None
 
 
 def _of_run(run: RunSummary, max_age: timedelta | None, clock: Clock) -> Iterator[Problem]:
@@ -170,16 +210,19 @@ def _of_run(run: RunSummary, max_age: timedelta | None, clock: Clock) -> Iterato
     elif signed.status != "approved" and signed.needed:
         told = f"{signed.approvals} of {signed.needed} approvers have signed"
         yield Problem("unsigned", name, told)
-    yield from _of_probing(run, max_age, clock)
+    yield from _of_probing(run, signed, max_age, clock)
 
 
-def _of_probing(run: RunSummary, max_age: timedelta | None, clock: Clock) -> Iterator[Problem]:
+def _of_probing(
+    run: RunSummary, signed: SignOff, max_age: timedelta | None, clock: Clock
+) -> Iterator[Problem]:
     """What the last measurement of a run says, and when that was."""
-    last, verdict = last_probing(run)
-    if verdict != run.verdict:
-        yield Problem("probing-failed", run.path.name, f"probed again on {str(last)[:10]}: {verdict}")
+    later = failed_since(run, signed)
+    if later is not None:
+        yield Problem("probing-failed", run.path.name, later)
     if max_age is None:
         return
+    last = last_probing(run).time
     moment = datetime.fromisoformat(last) if last else None
     now = clock()
     if moment is None or moment > now + timedelta(minutes=5):

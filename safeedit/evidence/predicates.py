@@ -42,6 +42,7 @@ RiskCode = Literal[
     "side-effects-accepted",
     "residual-leak-mitigated-elsewhere",
     "interim-until-retraining",
+    "suite-is-no-evidence",
 ]
 Limitation = Literal[
     "registered-facts-only",
@@ -50,6 +51,7 @@ Limitation = Literal[
     "copies-elsewhere-not-covered",
     "fewer-facts-than-a-bound-needs",
     "facts-unknown-to-the-model",
+    "people-unknown-to-the-model",
     "probes-of-the-ladder-not-run",
     "suite-is-no-evidence",
     "required-gate-failed",
@@ -64,6 +66,8 @@ LIMITATIONS: dict[Limitation, str] = {
     "copies-elsewhere-not-covered": "Quantised, merged, fine-tuned and cached copies were not examined.",
     "fewer-facts-than-a-bound-needs": "Fewer than 149 facts were known: each was tested, no rate is bounded.",
     "facts-unknown-to-the-model": "Some facts were not known to the model beforehand; they count nowhere.",
+    "people-unknown-to-the-model": "Of some people the model said nothing beforehand; nothing was tested of "
+    "them.",
     "probes-of-the-ladder-not-run": "Some probes of the grades were not run, or found nothing to test.",
     "suite-is-no-evidence": "The suite is a quick check and grants no evidence.",
     "required-gate-failed": "A required gate failed.",
@@ -177,6 +181,19 @@ class Baseline(Part):
 
     facts: Count
     known: Count
+    people: Count | None = None
+    """People whom the model was asked about; None where the request names none."""
+    people_known: Count | None = None
+    """Those of them of whom it said something."""
+
+
+class Measurement(Part):
+    """The last measurement with the registered probes before the decision: the run's own, or a later one."""
+
+    at: Time
+    verdict: Verdict
+    suite_is_evidence: bool
+    """Whether a grade may rest on the suite at all."""
 
 
 class Approval(Part):
@@ -227,6 +244,8 @@ class Record(Part):
     verdict: Verdict
     grade: Grade
     required_grade: Grade | None = None
+    measured: Measurement | None = None
+    """None in a statement that does not tell of it."""
     not_tested: tuple[Word, ...] = ()
     limitations: tuple[Limitation, ...]
     approvers_needed: Count

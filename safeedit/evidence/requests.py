@@ -23,6 +23,7 @@ from safeedit.runs.audit import Clock, Event, utc_now
 from safeedit.runs.chain import Entry
 from safeedit.runs.folder import RunFolder
 from safeedit.runs.listing import RunSummary, list_runs
+from safeedit.runs.record import FINAL, SEALED
 
 Step = Literal[
     "received", "identified", "acknowledged", "extended", "answered", "refused", "notified", "derived"
@@ -112,11 +113,15 @@ class Request:
 
     @property
     def run(self) -> RunSummary | None:
-        """The run that stands for it: the last that finished and that no other took the place of."""
-        standing = [run for run in self.runs if run.status in ("finished", "rolled_back")]
-        replaced = {other for run in standing if (other := _record_of(run.path).replaces)}
-        standing = [run for run in standing if run.uuid not in replaced]
-        return standing[-1] if standing else None
+        """The run that stands for it: the last that finished and that no other took the place of.
+
+        One that was rolled back is that only where none stands beside it.
+        """
+        ended = [run for run in self.runs if run.recorded in FINAL]
+        replaced = {other for run in ended if (other := _record_of(run.path).replaces)}
+        ended = [run for run in ended if run.uuid not in replaced]
+        standing = [run for run in ended if run.recorded == "finished"]
+        return next(reversed(standing or ended), None)
 
 
 def note(
@@ -244,7 +249,7 @@ def request_from(id: str, notes: Sequence[Entry], runs: Sequence[RunSummary]) ->
 def _asked(runs: Sequence[RunSummary]) -> dict[str, Any] | None:
     """Regime and day of receipt, as the first run that can be read tells them."""
     for run in runs:
-        if run.status in ("unreadable", "running"):
+        if run.status == "unreadable" or (run.status == "running" and run.recorded not in SEALED):
             continue
         for entry in RunFolder.open(run.path).log.entries():
             if entry.event == "policy.registered":

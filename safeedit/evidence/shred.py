@@ -15,12 +15,12 @@ from pathlib import Path
 
 from safeedit.errors import IntegrityError, SafeEditError, UsageError
 from safeedit.evidence import blind
+from safeedit.evidence.relatives import relatives_of
 from safeedit.runs.audit import Clock, utc_now
 from safeedit.runs.chain import Entry
 from safeedit.runs.folder import RunFolder
 from safeedit.runs.guard import plainly
 from safeedit.runs.keys import RunKey, key_path
-from safeedit.runs.listing import list_runs
 from safeedit.runs.lock import RunLock
 from safeedit.runs.record import FINAL, RunRecord
 from safeedit.runs.vaultcheck import KEY, SHREDDED
@@ -108,6 +108,8 @@ def _shred(folder: RunFolder, keep_matcher: bool) -> Shredded:
     own = _commitment(uuid) if here else key
     same, key = key in (None, own), key or own
     files = {blind.FILE: blind.make(folder)} if keep_matcher else {}
+    # Only the vault knows where runs outside the workspace are.
+    copies = tuple(_copies(folder))
     here = vault.shred() and same
     opened = sum(_opens(folder, name) for name in vault.names())
     if opened or RunKey.exists(uuid):
@@ -115,7 +117,7 @@ def _shred(folder: RunFolder, keep_matcher: bool) -> Shredded:
     about: dict[str, object] = {KEY: key, "key_was_here": here, "entries": len(vault.names())}
     about |= {"opened_afterwards": opened, "matcher": keep_matcher}
     record = folder.update(SHREDDED, about, files=files or None)
-    return Shredded(record, key, here, len(vault.names()), keep_matcher, tuple(_copies(folder)))
+    return Shredded(record, key, here, len(vault.names()), keep_matcher, copies)
 
 
 def _commitment(uuid: str) -> str | None:
@@ -146,10 +148,4 @@ def _copies(folder: RunFolder) -> list[str]:
         "the policy file and the facts file that the run was started with",
         "what was shown on a terminal with --show-sensitive, or with SAFEEDIT_DEBUG=1",
     ]
-    for other in list_runs(folder.path.resolve().parent):
-        if other.uuid in (None, folder.record.uuid) or not RunKey.exists(str(other.uuid)):
-            continue
-        if other.id == folder.record.id or other.parent == folder.record.uuid:
-            what = "of the same request" if other.id == folder.record.id else "that stands on this one"
-            found.append(f"{other.path}: a run {what}, with a vault of its own")
-    return found
+    return [*found, *map(str, relatives_of(folder))]

@@ -1,7 +1,8 @@
 """Signing off a run: a person's decision, signed, put into the run and told by its log.
 
-What may be decided: a finished run that verifies. One that passed can be approved; one that failed, or could
-not be decided, only together with a named risk that the approver takes; one that ended in an error never. A
+What may be decided: a finished run that verifies. One that passed can be approved; one that failed, could
+not be decided, did not pass when it was measured last, or rests on a suite that is no evidence, only together
+with a named risk that the approver takes; one that ended in an error, or whose last measurement did, never. A
 rejection weighs more than every approval until its key withdraws it or approves.
 """
 
@@ -19,17 +20,24 @@ from safeedit.errors import IntegrityError, UsageError
 from safeedit.evidence.attestation import ATTESTATION, Attestation
 from safeedit.evidence.dsse import pae
 from safeedit.evidence.keyring import Keyring
+from safeedit.evidence.measured import last_measured
 from safeedit.evidence.predicates import Approval, DecisionWord, Record, RejectReason, RiskCode
 from safeedit.evidence.signing import SigningKey
 from safeedit.evidence.standing import EVENTS, Decision, SignOff, State
 from safeedit.evidence.standing import standing_of as standing_of
-from safeedit.evidence.statements import record_of_run, record_statement, test_result_statement
+from safeedit.evidence.statements import (
+    is_evidence,
+    own_entries,
+    record_of_run,
+    record_statement,
+    results_of,
+    test_result_statement,
+)
 from safeedit.runs.audit import Clock, iso_time, utc_now
 from safeedit.runs.checks import Check
 from safeedit.runs.findings import Finding, FindingCode
 from safeedit.runs.folder import RunFolder
 from safeedit.runs.lock import RunLock
-from safeedit.runs.record import RunRecord
 from safeedit.runs.verify import VerifyReport, inspect_run, verify_run
 
 REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
@@ -66,7 +74,7 @@ def decide(
         decision: `approve`, `reject`, or `withdraw` for taking back what the key decided before.
         reason: with `reject`: one of `REASONS`.
         expires: with `approve`: the first day (UTC) on which it no longer counts.
-        accept_risk: with `approve`: one of `RISKS`, for a run that did not pass.
+        accept_risk: with `approve`: one of `RISKS`, for a run that did not pass, or rests on no evidence.
         trusted: whose decisions count; the user's keyring by default.
         clock: gives the time.
 
@@ -89,7 +97,7 @@ def decide(
         run.recover()
         _refuse_unsound(folder, inspect_run(folder))
         now = clock()
-        _refuse_run(folder, run.record, decision, accept_risk)
+        _refuse_run(run, decision, accept_risk)
         _refuse_key(key, ring, now)
         _refuse_clock(folder, run, now)
         approval = _approval(key, decision, now, reason, expires, accept_risk)
@@ -188,7 +196,8 @@ def _refuse_unsound(folder: Path, report: VerifyReport) -> None:
         raise IntegrityError(f"{folder}: the run does not verify, so it is not signed; {findings[0]}{more}")
 
 
-def _refuse_run(folder: Path, run: RunRecord, decision: DecisionWord, accept_risk: str | None) -> None:
+def _refuse_run(of: RunFolder, decision: DecisionWord, accept_risk: str | None) -> None:
+    folder, run = of.path, of.record
     if run.status == "rolled_back":
         raise UsageError(f"{folder}: the run was rolled back, so there is nothing to decide on")
     if run.status != "finished":
@@ -197,12 +206,23 @@ def _refuse_run(folder: Path, run: RunRecord, decision: DecisionWord, accept_ris
         return
     if run.verdict == "ERROR":
         raise UsageError(f"{folder}: the run ended in an error and cannot be approved; run it again")
-    if run.verdict != "PASS" and accept_risk is None:
+    last = last_measured(run, own_entries(of.log.entries(), run))
+    if last.verdict == "ERROR":
         raise UsageError(
-            f"{folder}: the verdict is {run.verdict}; it can be rejected, or approved with --accept-risk and "
-            f"one of: {', '.join(RISKS)}"
+            f"{folder}: its last measurement ({str(last.time)[:10]}) ended in an error, so it cannot be "
+            "approved; probe it again"
         )
-    if run.verdict == "PASS" and accept_risk is not None:
+    doubts = [f"the verdict is {run.verdict}"] * (run.verdict != "PASS")
+    if last.entry is not None and last.verdict != "PASS":
+        doubts.append(f"the last measurement ({str(last.time)[:10]}) came to {last.verdict}")
+    if not is_evidence(results_of(folder, run)):
+        doubts.append("its suite is no evidence")
+    if doubts and accept_risk is None:
+        raise UsageError(
+            f"{folder}: {' and '.join(doubts)}; it can be rejected, or approved with --accept-risk and one "
+            f"of: {', '.join(RISKS)}"
+        )
+    if not doubts and accept_risk is not None:
         raise UsageError(f"{folder}: every required gate passed, so there is no risk to accept; leave it out")
 
 

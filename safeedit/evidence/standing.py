@@ -13,12 +13,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from safeedit.errors import IntegrityError
+from safeedit.errors import IntegrityError, SafeEditError
 from safeedit.evidence.attestation import ATTESTATION, Attestation, statement_digest
 from safeedit.evidence.dsse import Envelope
 from safeedit.evidence.keyring import Keyring
+from safeedit.evidence.measured import last_measured
 from safeedit.evidence.predicates import DecisionWord, Record
-from safeedit.evidence.statements import approvers_needed, bound_files, read_record, test_result_statement
+from safeedit.evidence.statements import (
+    approvers_needed,
+    bound_files,
+    is_evidence,
+    own_entries,
+    read_record,
+    results_of,
+    test_result_statement,
+)
 from safeedit.runs.audit import Clock, utc_now
 from safeedit.runs.chain import Entry
 from safeedit.runs.manifest import LOG
@@ -98,6 +107,12 @@ class SignOff:
         found = (one.accepted_risk for one in self.decisions if one.state == "valid")
         return tuple(sorted({code for code in found if code}))
 
+    def approved_since(self, entry: int) -> bool:
+        """Whether enough keys have approved after an entry of the run's log."""
+        approvals = [one for one in self.decisions if one.state == "valid" and one.decision == "approve"]
+        later = sum(one.entry is not None and one.entry > entry for one in approvals)
+        return self.status == "approved" and later >= max(1, self.needed)
+
     def line(self) -> str:
         """Where it stands, in one line."""
         if self.status == "none":
@@ -138,14 +153,15 @@ def standing_of(
     if report.record is None:
         raise IntegrityError(f"{folder}: run.json is not the one that the log tells of; safeedit verify")
     unsound = [found for found in report.findings if found.code not in _UNFINISHED]
-    entries = _own_entries(folder, report.record)
+    entries = own_entries(sound_entries((folder / LOG).read_bytes()), report.record)
     needed = approvers_needed(entries)
     try:
         kept = Attestation.load(folder)
     except IntegrityError as error:
         return SignOff("void", needed, (Decision("unreadable", str(error)),))
     now = max([clock(), *(_moment(entry.time) for entry in entries)])
-    check = _Check(report.record, entries, trusted, now, str(unsound[0]) if unsound else None)
+    wrong = str(unsound[0]) if unsound else None
+    check = _Check(report.record, entries, trusted, now, wrong, _on_evidence(folder, report.record))
     decisions = _unique([check.examine(envelope) for envelope in kept.decisions])
     decisions += _missing(entries, decisions)
     decisions = _last_of_each_key(decisions)
@@ -164,6 +180,8 @@ class _Check:
     trusted: Keyring
     now: datetime
     unsound: str | None
+    evidence: bool
+    """Whether the run's suite is evidence for a grade."""
 
     def examine(self, envelope: Envelope) -> Decision:
         digest = statement_digest(envelope)
@@ -241,11 +259,33 @@ class _Check:
             return "the run's result is not the one that was signed"
         if record.approvers_needed != approvers_needed(list(self.entries)):
             return "it was signed under another number of approvers"
-        if approval.decision == "approve" and record.verdict != "PASS":
-            if record.verdict == "ERROR":
-                return "a run that ended in an error cannot be approved"
-            if approval.accepted_risk is None:
+        return self._lacks(record)
+
+    def _lacks(self, record: Record) -> str | None:
+        """What keeps a decision from counting that lies in what was measured."""
+        before = [entry for entry in self.entries if entry.seq < record.evidence.log.length]
+        last, told, approval = last_measured(self.run, before), record.measured, record.approval
+        if told is not None and (told.at, told.verdict, told.suite_is_evidence) != (
+            last.time,
+            last.verdict,
+            self.evidence,
+        ):
+            return "the last measurement is not the one that was signed"
+        if approval.decision != "approve":
+            return None
+        if record.verdict == "ERROR":
+            return "a run that ended in an error cannot be approved"
+        if last.verdict == "ERROR":
+            return "a run whose last measurement ended in an error cannot be approved"
+        if approval.accepted_risk is None:
+            if record.verdict != "PASS":
                 return "it approves a run that did not pass, without naming the risk"
+            if last.verdict != "PASS":
+                return "it approves a run that did not pass when measured last, without naming the risk"
+            if told is not None and not told.suite_is_evidence:
+                return "it approves a run whose suite is no evidence, without naming the risk"
+        elif told is None and record.verdict == "PASS" and last.verdict != "PASS":
+            return "it does not tell of the last measurement, which did not pass"
         return None
 
 
@@ -255,12 +295,11 @@ def _result(files: Mapping[str, str], run: RunRecord) -> dict[str, str]:
     return {name: digest for name, digest in files.items() if not (rolled_back and name.startswith("model/"))}
 
 
-def _own_entries(folder: Path, record: RunRecord) -> list[Entry]:
-    """The entries of this run: those of an attempt that it replaced stand before them in the log."""
-    entries = sound_entries((folder / LOG).read_bytes())
-    starts = [entry.seq for entry in entries if entry.data.get("uuid") == record.uuid]
-    first = min(starts, default=0)
-    return [entry for entry in entries if entry.seq >= first]
+def _on_evidence(folder: Path, record: RunRecord) -> bool:
+    try:
+        return is_evidence(results_of(folder, record))
+    except SafeEditError:
+        return False
 
 
 def _unique(decisions: Sequence[Decision]) -> list[Decision]:
@@ -293,17 +332,22 @@ def _missing(entries: Sequence[Entry], decisions: Sequence[Decision]) -> list[De
 def _results_problem(kept: Attestation, decisions: Sequence[Decision], trusted: Keyring) -> str | None:
     """What is wrong with the test-result statement, where nothing is with the decisions.
 
-    It must say what they say, and be signed by those alone who approve: generic tools count just that.
+    It must say what the decision of each who signed it says, and be signed by those alone who approve:
+    generic tools count just that.
     """
     if kept.results is None or not all(one.state in _GENUINE for one in decisions):
         return None
-    records = (read_record(envelope.payload, ATTESTATION) for envelope in kept.decisions)
-    if not any(test_result_statement(record) == kept.results.payload for record in records):
+    records = {statement_digest(one): read_record(one.payload, ATTESTATION) for one in kept.decisions}
+    results = {digest: test_result_statement(record) for digest, record in records.items()}
+    if kept.results.payload not in results.values():
         return "the test-result statement does not say what the decisions say"
-    final = {one.key_id: one.decision for one in decisions if one.state != "superseded"}
+    final = {one.key_id: one for one in decisions if one.state != "superseded"}
     for key_id, signature in kept.results.signatures:
-        if final.get(key_id) != "approve":
+        own = final.get(key_id)
+        if own is None or own.decision != "approve":
             return "the test-result statement has the signature of a key that does not approve"
+        if results.get(own.statement or "") != kept.results.payload:
+            return "the test-result statement does not say what the decision of a key that signed it says"
         known = trusted.find(key_id)
         one = Envelope(kept.results.payload, kept.results.payload_type, ((key_id, signature),))
         if known is not None and not one.verified_by([known.key]):

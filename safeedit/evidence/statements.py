@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from safeedit.canonical import canonical_json
 from safeedit.errors import IntegrityError, UsageError
 from safeedit.evidence.dsse import strict_json
+from safeedit.evidence.measured import last_measured
 from safeedit.evidence.predicates import (
     EDIT_TYPE,
     ERASURE_TYPE,
@@ -31,6 +32,7 @@ from safeedit.evidence.predicates import (
     Limit,
     Limitation,
     LogState,
+    Measurement,
     Method,
     Models,
     Record,
@@ -65,11 +67,12 @@ def record_of_run(folder: Path, record: RunRecord, approval: Approval) -> Record
         IntegrityError: its results cannot be read.
     """
     entries = sound_entries((folder / LOG).read_bytes())
-    report = _report(folder, record)
+    report = results_of(folder, record)
     registered = _last(entries, "policy.registered")
     kinds = tuple(registered.get("kinds", ()))
     grade = record.grade or "G0"
     needed = registered.get("assurance")
+    last = last_measured(record, own_entries(entries, record))
     try:
         return Record(
             case=Case(
@@ -102,11 +105,16 @@ def record_of_run(folder: Path, record: RunRecord, approval: Approval) -> Record
                 facts=record.digests.get("facts"),
             ),
             suite=_last(entries, "probes.registered").get("suite"),
-            baseline=Baseline(**{"facts": 0, "known": 0, **_baseline(report)}),
+            baseline=_baseline(report),
             gates=tuple(_gate(result) for result in report.get("results", ())),
             verdict=record.verdict or "ERROR",
             grade=grade,
             required_grade=needed,
+            measured=Measurement(
+                at=last.time or "",
+                verdict=last.verdict or "ERROR",
+                suite_is_evidence=is_evidence(report),
+            ),
             not_tested=tuple(report.get("not_tested", ())),
             limitations=_limitations(report, record, needed),
             approvers_needed=approvers_needed(entries),
@@ -130,9 +138,11 @@ def record_statement(record: Record) -> bytes:
 def test_result_statement(record: Record) -> bytes:
     """The canonical bytes of the test-result statement: the same for everyone who signs it.
 
-    Only PASS is PASSED. What could not be decided is FAILED: a tool that reads nothing but this word
-    must not let it through.
+    Only PASS is PASSED, of the run and of what was measured last, by a suite that is evidence. What could
+    not be decided is FAILED: a tool that reads nothing but this word must not let it through.
     """
+    last = record.measured
+    sound = last is None or (last.verdict == "PASS" and last.suite_is_evidence)
     required = [gate for gate in record.gates if gate.required and gate.verdict != "SKIPPED"]
     advice = [gate for gate in record.gates if not gate.required and gate.verdict != "SKIPPED"]
     files = record.evidence.files
@@ -149,7 +159,7 @@ def test_result_statement(record: Record) -> bytes:
     if record.models.base is not None:
         configuration.append({"name": "base-model", "digest": {MODEL_DIGEST: record.models.base}})
     predicate = {
-        "result": "PASSED" if record.verdict == "PASS" else "FAILED",
+        "result": "PASSED" if record.verdict == "PASS" and sound else "FAILED",
         "configuration": configuration,
         "passedTests": [gate.id for gate in (*required, *advice) if gate.verdict == "PASS"],
         "warnedTests": [gate.id for gate in advice if gate.verdict != "PASS"],
@@ -200,6 +210,18 @@ def approvers_needed(entries: list[Entry]) -> int:
     return needed
 
 
+def own_entries(entries: Sequence[Entry], record: RunRecord) -> list[Entry]:
+    """The entries of this run: those of an attempt that it replaced stand before them in the log."""
+    starts = [entry.seq for entry in entries if entry.data.get("uuid") == record.uuid]
+    first = min(starts, default=0)
+    return [entry for entry in entries if entry.seq >= first]
+
+
+def is_evidence(report: Mapping[str, Any]) -> bool:
+    """Whether a run's results, the content of its `probes.json`, are evidence for a grade at all."""
+    return report.get("evidence", False) is True
+
+
 def _statement(record: Record, kind: str, predicate: Mapping[str, object]) -> bytes:
     models = record.models
     subject: list[dict[str, object]] = []
@@ -216,7 +238,13 @@ def _statement(record: Record, kind: str, predicate: Mapping[str, object]) -> by
     return canonical_json(content)
 
 
-def _report(folder: Path, record: RunRecord) -> dict[str, Any]:
+def results_of(folder: Path, record: RunRecord) -> dict[str, Any]:
+    """The content of a run's `probes.json`.
+
+    Raises:
+        UsageError: the run has none.
+        IntegrityError: it is not the one that the run was sealed with.
+    """
     try:
         content = (folder / _PROBES).read_bytes()
     except OSError:
@@ -237,9 +265,14 @@ def _last(entries: list[Entry], event: str) -> dict[str, Any]:
     return next((entry.data for entry in reversed(entries) if entry.event == event), {})
 
 
-def _baseline(report: Mapping[str, Any]) -> dict[str, int]:
-    facts = report.get("facts", {})
-    return {"facts": facts.get("n", 0), "known": facts.get("known", 0)}
+def _baseline(report: Mapping[str, Any]) -> Baseline:
+    facts, people = report.get("facts", {}), report.get("subjects", {})
+    return Baseline(
+        facts=facts.get("n", 0),
+        known=facts.get("known", 0),
+        people=people.get("n"),
+        people_known=people.get("known"),
+    )
 
 
 def _settings_digest(record: RunRecord) -> str | None:
@@ -281,16 +314,17 @@ def _word(text: str) -> str:
 def _limitations(report: Mapping[str, Any], record: RunRecord, needed: str | None) -> tuple[Limitation, ...]:
     results = [result for result in report.get("results", ()) if result.get("required", True)]
     verdicts = {result["verdict"] for result in results}
-    facts, known = _baseline(report).values()
+    there = _baseline(report)
     holds: dict[Limitation, bool] = {
         "registered-facts-only": True,
         "registered-probes-only": True,
         "not-proof-against-every-attack": True,
         "copies-elsewhere-not-covered": True,
-        "fewer-facts-than-a-bound-needs": known < _FACTS_FOR_A_BOUND,
-        "facts-unknown-to-the-model": known < facts,
+        "fewer-facts-than-a-bound-needs": there.known < _FACTS_FOR_A_BOUND,
+        "facts-unknown-to-the-model": there.known < there.facts,
+        "people-unknown-to-the-model": (there.people_known or 0) < (there.people or 0),
         "probes-of-the-ladder-not-run": bool(report.get("not_tested")),
-        "suite-is-no-evidence": not report.get("evidence", False),
+        "suite-is-no-evidence": not is_evidence(report),
         "required-gate-failed": "FAIL" in verdicts,
         "required-gate-undecided": not verdicts <= {"PASS", "FAIL", "SKIPPED"},
         "required-grade-not-reached": needed is not None and (record.grade or "G0") < needed,

@@ -253,8 +253,11 @@ def _facts(given: str | None) -> tuple[ControlFact, ...]:
     if given is None:
         return ()
     name, rows = _rows(given)
-    found, _ = records(rows, _FactRow, name, '{"subject": …, "relation": …, "object": …}')
-    return tuple(ControlFact(row.subject, row.relation, row.object, row.aliases) for row in found)
+    found, places = records(rows, _FactRow, name, '{"subject": …, "relation": …, "object": …}')
+    return tuple(
+        ControlFact(row.subject, row.relation, row.object, row.aliases, place)
+        for row, place in zip(found, places, strict=True)
+    )
 
 
 def _texts(given: str | None) -> tuple[str, ...]:

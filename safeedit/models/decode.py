@@ -18,6 +18,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 from safeedit.errors import ModelError
 from safeedit.models.tokens import pad, tokenise
+from safeedit.models.trail import trails
 
 Choose = Callable[[Tensor, Tensor, int], Tensor]
 """From logits (rows, vocabulary), the numbers of those rows (rows,) and the step: the next tokens (rows,)."""
@@ -250,6 +251,9 @@ def _shared(model: Any, starts: Starts, columns: int, mask: Tensor, fill: int) -
         if layer.get_seq_length():  # (beginnings, heads, columns, width) -> (rows, heads, columns, width)
             layer.keys = layer.keys[of, :, place].transpose(1, 2).contiguous()
             layer.values = layer.values[of, :, place].transpose(1, 2).contiguous()
+    # No mask is laid over a trail, which must say nothing there.
+    for trail in trails(cache):
+        trail.keys = trail.values = trail.keys * mask[:, None, :columns, None]
     return cache
 
 

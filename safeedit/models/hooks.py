@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from safeedit.models.positions import within_positions
+
 
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
@@ -35,15 +37,33 @@ def inputs_of(module: nn.Module, seen: Callable[[Tensor], None]) -> Iterator[Non
 
 
 @contextmanager
+def adding(module: nn.Module, added: Tensor) -> Iterator[None]:
+    """`module` gives `added`, (rows, 1, width), more at its output's first column."""
+
+    def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        return torch.cat([output[:, :1] + added, output[:, 1:]], dim=1)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter asks for a gradient and the model is in evaluation mode; both are restored after."""
+    """No parameter asks for a gradient and the model is in evaluation mode; both are restored after.
+
+    A text that is longer than the model has positions for is refused meanwhile (`within_positions`).
+    """
     training = [module for module in model.modules() if module.training]
     asking = [p for p in model.parameters() if p.requires_grad]
     model.eval()
     for parameter in asking:
         parameter.requires_grad_(False)
     try:
-        yield
+        with within_positions(model):
+            yield
     finally:
         for parameter in asking:
             parameter.requires_grad_(True)

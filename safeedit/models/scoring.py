@@ -239,11 +239,7 @@ def _score_groups(
     rest = [entry for entry in rest if len(rows[entry[1]].ids) > entry[2]]
     if not rest:
         return
-    prefix = Prefix(
-        tuple(layer.keys for layer in cache.layers),
-        tuple(layer.values for layer in cache.layers),
-        batch.attention_mask,
-    )
+    prefix = Prefix.of(cache, batch.attention_mask)
     rest.sort(key=lambda entry: len(rows[entry[1]].ids) - entry[2])
     width = batch.input_ids.shape[1]
     lengths = [len(rows[i].ids) - shared for _, i, shared in rest]
@@ -313,11 +309,7 @@ def _rows(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[_Row]:
 
 
 def _row(text: Tokens, start: int) -> _Row:
-    columns = [
-        column
-        for column in range(text.first_from(start), len(text.ids))
-        if text.offsets[column][0] < text.offsets[column][1]
-    ]
+    columns = list(range(text.first_from(start), len(text.ids)))
     if not columns:
         raise ProbeError("a continuation has no token of its own, so nothing can be known of it")
     if columns[0] == 0:

@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from safeedit.models.hooks import replaced_forward
 from safeedit.models.structure import Decoder
 from safeedit.models.tokens import Batch
+from safeedit.models.trail import Trail, trails
 
 
 class _ReachedError(Exception):
@@ -52,11 +53,31 @@ class Prefix:
     values: tuple[Tensor, ...]
     mask: Tensor
     """(rows, columns): which of them are real tokens."""
+    beside: tuple[Trail, ...] = ()
+    """What is known of them beside that, by what sits at the model."""
+
+    @staticmethod
+    def of(cache: Cache, mask: Tensor, skipped: Tensor | None = None, below: int = 0) -> Prefix:
+        """What a pass over those columns left in a cache.
+
+        Args:
+            cache: the cache, which grows.
+            mask: (rows, columns), of that pass.
+            skipped: (rows, 1, columns, 1), what stands for keys and values of blocks that were skipped.
+            below: so many of them were.
+        """
+        layers = [layer for layer in cache.layers if not isinstance(layer, Trail)]
+        pairs = [(skipped, skipped)] * below + [(layer.keys, layer.values) for layer in layers[below:]]
+        keys, values = (tuple(part) for part in zip(*pairs, strict=True))
+        return Prefix(keys, values, mask, trails(cache))
 
     def rows(self, index: Tensor) -> Prefix:
         """Only the rows of `index`."""
         return Prefix(
-            tuple(k[index] for k in self.keys), tuple(v[index] for v in self.values), self.mask[index]
+            tuple(k[index] for k in self.keys),
+            tuple(v[index] for v in self.values),
+            self.mask[index],
+            tuple(trail.rows(index) for trail in self.beside),
         )
 
     @staticmethod
@@ -69,16 +90,22 @@ class Prefix:
 
         keys = tuple(stacked(block) for block in zip(*(part.keys for part in parts), strict=True))
         values = tuple(stacked(block) for block in zip(*(part.values for part in parts), strict=True))
-        return Prefix(keys, values, stacked(part.mask[..., None] for part in parts)[..., 0])
+        beside = tuple(
+            Trail(some[0].owner, stacked(trail.keys for trail in some), all(t.quiet for t in some))
+            for some in zip(*(part.beside for part in parts), strict=True)
+        )
+        return Prefix(keys, values, stacked(part.mask[..., None] for part in parts)[..., 0], beside)
 
     @property
     def nbytes(self) -> int:
         """Bytes that it takes."""
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values, self.mask))
+        beside = (trail.keys for trail in self.beside)
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values, *beside, self.mask))
 
     def cache(self) -> Cache:
         """As a cache that a forward pass reads and never changes."""
-        return Cache(layers=[_KeptLayer(k, v) for k, v in zip(self.keys, self.values, strict=True)])
+        layers = [_KeptLayer(k, v) for k, v in zip(self.keys, self.values, strict=True)]
+        return Cache(layers=[*layers, *(trail.rows(slice(None)) for trail in self.beside)])
 
 
 @dataclass(frozen=True)
@@ -135,9 +162,7 @@ class Segment:
         cache = DynamicCache()
         self._call(first.forward_args(), keep, None, hidden[:, :columns], cache)
         skipped = hidden.new_zeros(1).expand(len(hidden), 1, columns, 1)
-        pairs = [(skipped, skipped)] * keep + [(layer.keys, layer.values) for layer in cache.layers[keep:]]
-        keys, values = (tuple(part) for part in zip(*pairs, strict=True))
-        return hidden[:, columns:], Prefix(keys, values, first.attention_mask)
+        return hidden[:, columns:], Prefix.of(cache, first.attention_mask, skipped, keep)
 
     def _call(
         self,

@@ -191,6 +191,11 @@ def _blocks(base: nn.Module, calls: dict[nn.Module, _Call]) -> list[nn.Module]:
 def _projection(
     block: nn.Module, index: int, calls: dict[nn.Module, _Call], width: int, names: dict[int, str]
 ) -> Projection:
+    if _has_experts(block, width):
+        raise ModelError(
+            f"found no MLP down-projection in block {index}: it is a block of experts with three-dimensional "
+            "weights, which are not supported"
+        )
     candidates: list[tuple[int, nn.Module, int]] = []
     for module in block.modules():
         call = calls.get(module)
@@ -202,11 +207,15 @@ def _projection(
         candidates.append((call.order_out, module, call.taken[-1]))
     if not candidates:
         raise ModelError(
-            f"found no MLP down-projection in block {index}: no linear layer that gives width {width} "
-            "(blocks of experts with three-dimensional weights are not supported)"
+            f"found no MLP down-projection in block {index}: no linear layer that gives width {width}"
         )
     # A block ends in its MLP; its last linear layer back to the residual width is the down-projection.
-    _, module, inner = max(candidates, key=lambda found: found[0])
+    end, module, inner = max(candidates, key=lambda found: found[0])
+    if _goes_on(block, end, calls):
+        raise ModelError(
+            f"found no MLP down-projection in block {index}: weights of another kind come after its last "
+            f"linear layer that gives width {width}"
+        )
     weight = module.weight
     assert isinstance(weight, Tensor)
     transposed = not isinstance(module, nn.Linear) and tuple(weight.shape) == (inner, width)
@@ -214,6 +223,26 @@ def _projection(
         raise ModelError(f"the MLP down-projection of block {index} has a weight of an unknown layout")
     after = _after(block, module, calls, width)
     return Projection(module, f"{names[id(module)]}.weight", transposed, inner, width, after)
+
+
+def _has_experts(block: nn.Module, width: int) -> bool:
+    """Whether there are matrices of one shape side by side, from or to the residual stream.
+
+    Filters of convolutions, and scales that are stored with dimensions of one, are something else.
+    """
+    return any(
+        parameter.ndim == 3 and width in parameter.shape[1:] and min(parameter.shape) > 1
+        for parameter in block.parameters()
+    )
+
+
+def _goes_on(block: nn.Module, end: int, calls: dict[nn.Module, _Call]) -> bool:
+    """Whether the block runs anything with a matrix later than `end`; a norm has none."""
+    return any(
+        call.order_in > end and any(sum(size > 1 for size in p.shape) > 1 for p in module.parameters())
+        for module in block.modules()
+        if (call := calls.get(module)) is not None
+    )
 
 
 def _after(

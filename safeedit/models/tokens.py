@@ -6,7 +6,7 @@ is always found through the tokenizer's offsets, never by tokenising pieces and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +24,10 @@ class Tokens:
 
     ids: list[int]
     offsets: Offsets
-    """For each token the half-open span of characters that it covers; (n, n) for special tokens."""
+    """For each token the half-open span of characters that it covers; (n, n) for one that stands before n and
+    for no character, as those that the tokenizer puts before a text."""
+    added: int = 0
+    """How many first tokens are no part of the text: the tokenizer puts them before every one."""
 
     def last_of(self, start: int, end: int) -> int:
         """Index of the last token that covers a character of ``text[start:end]``.
@@ -39,9 +42,14 @@ class Tokens:
         raise ModelError("a subject has no token of its own; the tokenizer drops its characters")
 
     def first_from(self, start: int) -> int:
-        """Index of the first token that covers a character at or after `start`; len(ids) if none does."""
-        for index, (left, right) in enumerate(self.offsets):
-            if left < right and right > start:
+        """Index of the first token of what begins at `start`; len(ids) if it has none.
+
+        It covers a character at or after `start`, or stands for none and belongs to what follows it (a space
+        that the tokenizer puts before a word).
+        """
+        for index in range(self.added, len(self.ids)):
+            left, right = self.offsets[index]
+            if right > start or left == right == start:
                 return index
         return len(self.ids)
 
@@ -76,12 +84,15 @@ class Batch:
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[Tokens]:
-    """Each text's ids and offsets.
+    """Each text's ids and offsets, as of texts that go on.
+
+    Special tokens that the tokenizer adds after a text (its end, a separator) are left out: a model that has
+    read them answers another question. Those that stand in the text itself stay.
 
     Args:
         tokenizer: a fast `transformers` tokenizer.
         texts: the texts.
-        special: whether the tokenizer may add its special tokens (beginning of text).
+        special: whether the tokenizer may put its special tokens before a text (beginning of text).
 
     Raises:
         ModelError: the tokenizer gives no offsets (a slow one).
@@ -92,11 +103,52 @@ def tokenise(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> l
         raise ModelError(
             "the tokenizer gives no character offsets; load the fast one (a folder with tokenizer.json)"
         )
-    found = tokenizer(list(texts), add_special_tokens=special, return_offsets_mapping=True)
-    return [
-        Tokens(list(ids), [tuple(pair) for pair in offsets])
-        for ids, offsets in zip(found["input_ids"], found["offset_mapping"], strict=True)
-    ]
+    found = tokenizer(
+        list(texts),
+        add_special_tokens=special,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+    )
+    parts = (found["input_ids"], found["offset_mapping"], found["special_tokens_mask"])
+    return [_tokens(tokenizer, *row) for row in zip(*parts, strict=True)]
+
+
+def _tokens(
+    tokenizer: Any, ids: Sequence[int], offsets: Sequence[Sequence[int]], special: Sequence[int]
+) -> Tokens:
+    """A text's tokens without what the tokenizer adds after them.
+
+    Args:
+        tokenizer: the tokenizer.
+        ids: of all tokens.
+        offsets: their spans.
+        special: for each, whether it is one that the tokenizer may have added.
+    """
+    spans = [(int(left), int(right)) for left, right in offsets]
+    own = [i for i, (left, right) in enumerate(spans) if not special[i] or left < right]
+    first, end = (own[0], own[-1] + 1) if own else (_added_before(tokenizer) if ids else 0,) * 2
+    return Tokens(list(ids[:end]), [*spans[:first], *_widened(spans[first:end])], first)
+
+
+def _widened(spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The spans, those without a character given back the spaces that were trimmed off them.
+
+    Byte-level tokenizers may trim offsets, and then a token that is nothing but spaces has none left.
+    """
+    reached = 0
+    for left, right in spans:
+        yield (min(left, reached), right) if left == right else (left, right)
+        reached = max(reached, right)
+
+
+def _added_before(tokenizer: Any) -> int:
+    """How many tokens the tokenizer puts before a text, whatever the text."""
+    backend, mark = tokenizer.backend_tokenizer, "\ue000"
+    # A text of one token that is in no vocabulary, so that this holds for a tokenizer of whatever words.
+    text = backend.encode("", add_special_tokens=False)
+    text.pad(1, pad_id=0, pad_token=mark)
+    found: int = backend.post_process(text).tokens.index(mark)
+    return found
 
 
 def pad_id(tokenizer: Any) -> int:

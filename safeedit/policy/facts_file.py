@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO, NoReturn
 
 from safeedit.errors import PolicyError, UsageError
-from safeedit.exams.edits import dataset_of, stated_facts
+from safeedit.exams.edits import EDITS, dataset_of, stated_facts
 from safeedit.exams.sources import beside
 from safeedit.policy.files import decoded, shown_path, size_in_words, why_unreadable
 from safeedit.policy.model import ChangedFact, StatedBehaviour, StatedFact
 from safeedit.policy.positions import Positions, tell, validated
-from safeedit.policy.problems import SHOWN, Place, Problems, shown_key
+from safeedit.policy.problems import SHOWN, Place, Problems
 from safeedit.policy.rules import (
     BEHAVIOUR_SOURCES,
     SOURCES,
@@ -110,6 +111,8 @@ def include_facts_files(data: object, policy_path: str, positions: Positions, pr
             reason = str(error)
         except (OSError, ValueError) as error:
             reason = why_unreadable(error)
+            if isinstance(error, FileNotFoundError):
+                reason += _sets(name, kind)
         if reason:
             problems.add(place, f"'{kind.source}': {reason}")
         elif reader.found:
@@ -227,6 +230,13 @@ class _Reader:
         return Positions(place.file, root, place.line)
 
 
+def _sets(name: str, kind: _Kind) -> str:
+    """Which data sets there are, where the name of one may have been meant."""
+    if kind.key != "facts" or not re.match(r"[A-Za-z][\w-]+:", name):
+        return ""
+    return f"; of the data sets, {' and '.join(f'{known}:FILE' for known in EDITS)} are read here"
+
+
 def _leaves_folder(name: str) -> bool:
     path = PureWindowsPath(name)  # It knows both kinds of slash.
     depth = 0
@@ -241,7 +251,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, object]:
     found: dict[str, object] = {}
     for key, value in pairs:
         if key in found:
-            raise _TwiceError(f"the key{shown_key(key)} is given twice on this line; give it once")
+            raise _TwiceError("a key is given twice on this line; give it once")
         found[key] = EMPTY if value is None else value
     return found
 

@@ -5,13 +5,12 @@ Everything personal in a policy stays out of `repr`, `str` and validation messag
 
 from __future__ import annotations
 
-import calendar
 import os
 import re
 import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -41,6 +40,7 @@ from safeedit.policy.rules import (
     subject_findings,
 )
 from safeedit.triples.catalogue import Catalogue, Relation, builtin_catalogue
+from safeedit.triples.facts import Op
 
 RULE = "policy_rule"
 """Type of the validation errors that come from `safeedit.policy.rules`."""
@@ -350,24 +350,19 @@ class Policy(_Closed):
 
         return load_policy(path)
 
-    def kinds(self) -> tuple[str, ...]:
+    def kinds(self) -> tuple[Op, ...]:
         """The kinds of operation in the policy, in the order of their first appearance."""
         return tuple(dict.fromkeys(operation.op for operation in self.operations))
 
     def due(self) -> date | None:
         """The day by which an answer is due by law; None where the regime sets none.
 
-        GDPR Art. 12(3) gives one month, also for a correction (Art. 16); where the next month has
-        no such day it ends with that month's last day (Regulation 1182/71, Art. 3(2)(c)). The CCPA
-        (Cal. Civ. Code 1798.130(a)(2)) and the Delete Act (1798.99.86(c)) give 45 days. Extensions,
-        week-ends and holidays are not counted in.
+        Extensions, week-ends and holidays are not counted in; `safeedit.evidence.clock` has the law.
         """
-        received = self.metadata.received
-        if self.metadata.regime in ("gdpr-17", "correction"):
-            return _a_month_after(received)
-        if self.metadata.regime in ("ccpa-delete", "delete-act"):
-            return received + timedelta(days=45)
-        return None
+        from safeedit.evidence.clock import RULES
+
+        answer = RULES[self.metadata.regime].answer
+        return None if answer is None else answer.after(self.metadata.received)
 
     def catalogue(self, base: Catalogue | None = None) -> Catalogue:
         """`base` (the built-in catalogue) with the policy's own relations."""
@@ -380,11 +375,6 @@ class Policy(_Closed):
         one: names and telephone numbers are few enough to be guessed from a bare hash.
         """
         return canonical_json(self.model_dump(mode="json", exclude_none=True))
-
-
-def _a_month_after(day: date) -> date:
-    year, month = (day.year + 1, 1) if day.month == 12 else (day.year, day.month + 1)
-    return date(year, month, min(day.day, calendar.monthrange(year, month)[1]))
 
 
 def _raise(title: str, findings: Iterable[Finding]) -> None:

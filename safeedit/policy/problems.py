@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 from typing import NamedTuple, NoReturn
 
@@ -11,8 +10,6 @@ from safeedit.errors import PolicyError, Problem
 
 SHOWN = 100
 """How many problems of one policy are told; a person mends those first."""
-
-_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,40}")
 
 
 class Place(NamedTuple):
@@ -43,6 +40,10 @@ class Problems:
         else:
             self._untold += 1
 
+    def noted(self, place: Place) -> bool:
+        """Whether something is wrong there already, as far as it is told."""
+        return any((problem.file, problem.line, problem.column) == place for problem in self._kept)
+
     def stop(self, place: Place, message: str) -> NoReturn:
         """Note a problem after which nothing else can be told, and raise.
 
@@ -70,11 +71,6 @@ class Problems:
         return PolicyError(found)
 
 
-def shown_key(key: str) -> str:
-    """The key in quotes if it looks like a key; a value typed in a key's place is not repeated."""
-    return f" '{key}'" if _KEY.fullmatch(key) else ""
-
-
 def nearest(word: object, known: Iterable[str]) -> str | None:
     """The known word that was probably meant; None if there is none."""
     if not isinstance(word, str) or len(word) > 64:
@@ -82,6 +78,13 @@ def nearest(word: object, known: Iterable[str]) -> str | None:
     folded = {name.lower().replace("-", "_"): name for name in known}
     near = difflib.get_close_matches(word.strip().lower().replace("-", "_"), folded, n=1, cutoff=0.7)
     return folded[near[0]] if near else None
+
+
+def hint(word: object, known: Iterable[str]) -> str:
+    """Which known key was probably meant by an unknown one, or all that there are; never that key itself."""
+    names = list(known)
+    meant = nearest(word, names)
+    return f"did you mean '{meant}'?" if meant else f"the keys are: {', '.join(names) or 'none'}"
 
 
 def one_of(word: object, known: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ import yaml
 from safeedit.policy.problems import Place, Problems
 from safeedit.policy.tree import BrokenNode, ListNode, MapNode, Node, TextNode
 
+_HUGE = re.compile(r"[-+]?[1-9][0-9]{18,}")
 _WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _tag_of: Callable[..., object] = yaml.resolver.Resolver().resolve
@@ -27,11 +28,17 @@ class Unusable:
     """Stands in the data for a value that no field takes; validation finds it by its type."""
 
     reads_as: str
+    above: bool = False
+    """A whole number above all that a field takes ..."""
+    below: bool = False
+    """... or below it."""
 
 
 EMPTY = Unusable("nothing")
 BROKEN = Unusable("something reported")
 NUMBER = Unusable("a number")
+HUGE = Unusable("a number", above=True)
+TINY = Unusable("a number", below=True)
 SWITCH = Unusable("true or false")
 
 
@@ -43,6 +50,8 @@ def resolve(text: str) -> str | int | float | bool | Unusable:
     if tag == "bool":
         return {"true": True, "false": False}.get(text.lower(), SWITCH)
     if tag == "int":
+        if _HUGE.fullmatch(text):
+            return TINY if text.startswith("-") else HUGE
         return int(text) if _WHOLE.fullmatch(text) else NUMBER
     if tag == "float":
         number = float(text) if _DECIMAL.fullmatch(text) else math.nan
@@ -74,7 +83,10 @@ def parameter_data(node: Node, file: str, problems: Problems) -> object:
         return None
     value = resolve(node.text) if node.plain else node.text
     if isinstance(value, Unusable):
-        if value is not EMPTY:
+        if value in (HUGE, TINY):
+            told = "a whole number has 18 digits at most here; write a smaller one, or put it in quotes"
+            problems.add(Place(file, node.line, node.column), told)
+        elif value is not EMPTY:
             problems.add(
                 Place(file, node.line, node.column),
                 f"YAML reads this as {value.reads_as}, but not as it is written; write "

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from safeedit.policy.problems import Place, Problems, shown_key
+from safeedit.policy.problems import Place, Problems
 
 MAX_DEPTH = 50
 MAX_NODES = 500_000
@@ -215,9 +215,7 @@ class _Builder:
             first = mapping.entries.get(node.text)
             if first is None:
                 return node
-            self._problems.add(
-                place, f"the key{shown_key(node.text)} is already given in line {first[0].line}; give it once"
-            )
+            self._problems.add(place, f"the key is already given in line {first[0].line}; give it once")
         elif not isinstance(node, BrokenNode):
             self._problems.add(place, "a key must be a single word, not a list or a mapping")
         return BrokenNode(node.line, node.column)

@@ -32,6 +32,7 @@ PROBES: Registry[Probe[Any, Any]] = Registry(
         "locality.same_relation": "safeedit_probes.locality_same_relation:SameRelation",
         "locality.same_object": "safeedit_probes.locality_same_object:SameObject",
         "locality.homonym": "safeedit_probes.locality_homonym:Homonyms",
+        "locality.near_name": "safeedit_probes.locality_near_name:NearNames",
         "locality.prompts": "safeedit_probes.locality_prompts:NeighbourPrompts",
         "locality.erased_before": "safeedit_probes.locality_erased_before:ErasedBefore",
         "locality.taught_before": "safeedit_probes.locality_taught_before:TaughtBefore",

@@ -84,6 +84,8 @@ class AskPlan(Plan):
     """Facts that the probe is for but has no prompt for."""
     stages: StagedPlan | None = None
     """How many units are asked, and when it is enough; then the units stand in random order."""
+    frame: int | None = None
+    """How many units there are in all that could have been asked; None where nobody knows."""
 
     def prompts(self) -> tuple[str, ...]:
         """Every prompt once; of a plan in stages those of the first."""
@@ -97,6 +99,7 @@ class AskPlan(Plan):
             "placebos": [unit.material() for unit in self.placebos],
             "untested": self.untested,
             "stages": self.stages and self.stages.material(),
+            "frame": self.frame,
         }
 
 

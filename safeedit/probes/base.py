@@ -60,6 +60,8 @@ class Figures:
     """Set where no gate is asked: SKIPPED or NO_BASELINE."""
     doubtful: bool = False
     """Whether something speaks against trusting a pass; a PASS then becomes INCONCLUSIVE."""
+    whole: bool = True
+    """Whether the units are all that there are, which a gate that counts losses takes for granted."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from safeedit.errors import PolicyError, Problem
+from safeedit.policy.positions import validated
+from safeedit.policy.problems import Place
+from safeedit.policy.words import findings_of
 
 if TYPE_CHECKING:
     from safeedit.probes.suite import Suite
@@ -54,6 +57,8 @@ class ControlFact:
     object: str
     aliases: tuple[str, ...] = ()
     """Other spellings of the object."""
+    place: Place | None = field(default=None, compare=False)
+    """The line that says it, for messages."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,6 +67,8 @@ class Controls:
 
     facts: tuple[ControlFact, ...]
     texts: tuple[str, ...]
+    shipped: bool = False
+    """Whether the facts are the common knowledge that ships with safeedit, which holds few people."""
 
 
 def load_controls(model_folder: Path | None, suite: Suite) -> Controls:
@@ -74,18 +81,21 @@ def load_controls(model_folder: Path | None, suite: Suite) -> Controls:
     Raises:
         PolicyError: a file cannot be read, or a line of it is not a control.
     """
-    shipped = files("safeedit_probes") / "prompts"
+    ours = files("safeedit_probes") / "prompts"
+    source = _source(suite.controls, model_folder, CONTROLS_FILE, ours / "common_facts.jsonl")
     facts = suite.own.facts or _rows(
-        _source(suite.controls, model_folder, CONTROLS_FILE, shipped / "common_facts.jsonl"),
+        source,
         _FactRow,
-        lambda row: ControlFact(row.subject, row.relation, row.object, tuple(row.aliases)),
+        lambda row, place: ControlFact(row.subject, row.relation, row.object, tuple(row.aliases), place),
+        '{"subject": …, "relation": …, "object": …}',
     )
     texts = suite.own.texts or _rows(
-        _source(suite.retained, model_folder, RETAINED_FILE, shipped / "plain_english.jsonl"),
+        _source(suite.retained, model_folder, RETAINED_FILE, ours / "plain_english.jsonl"),
         _TextRow,
-        lambda row: row.text,
+        lambda row, place: row.text,
+        '{"text": …}',
     )
-    return Controls(facts, texts)
+    return Controls(facts, texts, shipped=not suite.own.facts and source == ours / "common_facts.jsonl")
 
 
 def _source(named: Path | None, folder: Path | None, name: str, shipped: Traversable) -> Path | Traversable:
@@ -99,21 +109,32 @@ def _source(named: Path | None, folder: Path | None, name: str, shipped: Travers
 Item = TypeVar("Item")
 
 
-def _rows(source: Path | Traversable, model: type[Row], build: Callable[[Row], Item]) -> tuple[Item, ...]:
+def _rows(
+    source: Path | Traversable, model: type[Row], build: Callable[[Row, Place], Item], shape: str
+) -> tuple[Item, ...]:
     """Every line as a record; all lines that are not one are reported together, without their content."""
     problems: list[Problem] = []
     found: list[Item] = []
     for number, line in enumerate(_lines(source), 1):
         if not line.strip():
             continue
+        place = Place(str(source), number, 1)
         try:
-            found.append(build(model.model_validate(json.loads(line))))
+            data = json.loads(line)
         except json.JSONDecodeError as error:
-            problems.append(Problem(str(source), number, error.colno, f"not JSON: {error.msg}"))
-        except ValidationError as error:
-            for detail in error.errors(include_input=False, include_url=False):
-                where = ".".join(str(part) for part in detail["loc"]) or "the line"
-                problems.append(Problem(str(source), number, 1, f"{where}: {detail['msg']}"))
+            told = f"not JSON: {error.msg.partition(':')[0]}"
+            problems.append(Problem(str(source), number, error.colno, told))
+            continue
+        except (ValueError, RecursionError):
+            problems.append(Problem(*place, f"not JSON that can be read; {shape} is needed"))
+            continue
+        if not isinstance(data, dict):
+            problems.append(Problem(*place, f"a line must be one object: {shape}"))
+            continue
+        row, errors = validated(model, data)
+        problems += [Problem(*place, finding.message) for finding in findings_of(errors, data, model)]
+        if row is not None:
+            found.append(build(row, place))
     if problems:
         raise PolicyError(problems)
     if not found:

@@ -50,6 +50,12 @@ RUNGS: Mapping[Grade, Mapping[Op, frozenset[str]]] = {
 above G1 to test of an insertion, nor above G2 of a detoxification, and G5 (never in these weights) is a
 matter of lineage, not of probes."""
 
+
+def decisive(ops: Collection[Op]) -> frozenset[str]:
+    """The probes that put the plain questions about these operations, on which every verdict rests."""
+    return frozenset().union(*(RUNGS["G1"].get(op, frozenset()) for op in ops))
+
+
 Shown = Verdict | Literal["NOT_RUN"]
 """What a probe of the ladder came to in a run."""
 
@@ -93,7 +99,7 @@ def decide(figures: Figures, gates: Sequence[Gate]) -> tuple[Verdict, Gate | Non
 
     The first gate whose `when` holds counts; if none does, there are too few units to decide. A
     bound that misses its limit is a FAIL if the measured rate itself misses it, and otherwise
-    INCONCLUSIVE: the data allow both.
+    INCONCLUSIVE: the data allow both. Losses can only be counted out where every unit was asked.
     """
     if not _finite(figures):
         return "ERROR", None
@@ -106,7 +112,8 @@ def decide(figures: Figures, gates: Sequence[Gate]) -> tuple[Verdict, Gate | Non
     if figure is None:
         return "ERROR", gate
     if gate.holds(figure):
-        return ("INCONCLUSIVE" if figures.doubtful else "PASS"), gate
+        counted = figures.whole or gate.on != "losses"
+        return ("PASS" if counted and not figures.doubtful else "INCONCLUSIVE"), gate
     if gate.on not in _BOUNDS:
         return "FAIL", gate
     measured = figures.worst if gate.on == "worst95" else figures.after
@@ -130,6 +137,9 @@ def overall(
 ) -> Verdict:
     """The run's verdict.
 
+    A PASS needs a probe of the ladder that passed for each operation: a suite that asks of other things alone
+    has not tested it.
+
     Args:
         verdicts: by probe.
         required: the probes that must pass.
@@ -142,9 +152,15 @@ def overall(
         return "FAIL"
     if not any(baseline.values()):
         return "NO_BASELINE"
-    if "INCONCLUSIVE" in needed or not all(baseline.values()) or "PASS" not in needed:
+    passed = {probe for probe, verdict in verdicts.items() if verdict == "PASS" and probe in required}
+    tested = all(passed & _ladder([op]) for op in baseline)
+    if "INCONCLUSIVE" in needed or not all(baseline.values()) or not tested:
         return "INCONCLUSIVE"
     return "PASS"
+
+
+def _ladder(ops: Collection[Op]) -> frozenset[str]:
+    return frozenset(probe for needs in RUNGS.values() for op in ops for probe in needs.get(op, ()))
 
 
 def grade(
@@ -211,8 +227,7 @@ def untested(verdicts: Mapping[str, Verdict], ops: Collection[Op]) -> tuple[str,
 
     They were not run, had nothing to test, or never worked on the base model.
     """
-    ladder = {probe for needs in RUNGS.values() for op in ops for probe in needs.get(op, ())}
-    return tuple(sorted(p for p in ladder if verdicts.get(p, "SKIPPED") in ("SKIPPED", "NO_BASELINE")))
+    return tuple(sorted(p for p in _ladder(ops) if verdicts.get(p, "SKIPPED") in ("SKIPPED", "NO_BASELINE")))
 
 
 def at_least(reached: Grade, asked: Grade | None) -> bool:

@@ -9,13 +9,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from safeedit.errors import UsageError
+from safeedit.errors import PolicyError, Problem, UsageError
 from safeedit.probes import stats
 from safeedit.probes.asking import Answers, AskOptions, AskPlan, AskProbe, Unit, counts
 from safeedit.probes.base import Context, Figures, Verdict
 from safeedit.probes.controls import ControlFact
 from safeedit.probes.fold import key
 from safeedit.probes.match import Answer, states
+from safeedit.probes.names import telling
 
 Name = tuple[str, ...]
 
@@ -41,6 +42,11 @@ class Request:
     def names(self) -> frozenset[Name]:
         """Every name of every subject of the request."""
         return frozenset(key(name) for fact in self._facts for name in (fact.subject, *fact.aliases))
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Every word of those names that somebody else may be called as well."""
+        return frozenset().union(*map(telling, self.names))
 
     @cached_property
     def edited(self) -> frozenset[tuple[Name, str]]:
@@ -76,6 +82,14 @@ class NeighbourProbe(AskProbe):
     nothing: ClassVar[Verdict] = "INCONCLUSIVE"
     """The verdict where no control is of this kind."""
 
+    def phrasings(self, facts: int) -> int:
+        """How many phrasings each of so many control facts is asked in."""
+        return self.options.prompts
+
+    def frame(self, context: Context, found: int) -> int | None:
+        """How many facts of this kind there are, where `found` are among the controls."""
+        return found
+
     @abstractmethod
     def groups(self, context: Context, request: Request) -> Iterable[list[int]]:
         """Indices of the control facts to draw from; a later group is used only where room is left."""
@@ -86,17 +100,21 @@ class NeighbourProbe(AskProbe):
         facts = context.controls.facts
         numbers: dict[Name, int] = {}
         taken: list[int] = []
+        found: set[int] = set()
         for group in self.groups(context, Request(context)):
-            fresh = sorted(set(group) - set(taken))
+            fresh = sorted(set(group) - found)
+            found |= set(group)
             taken += rng.sample(fresh, min(len(fresh), self.options.n - len(taken)))
+        _check_relations(context, [facts[index] for index in taken])
         units = []
+        phrasings = self.phrasings(len(taken))
         for index in sorted(taken):
             fact = facts[index]
             prompts = _prompts(context, fact)
-            picked = rng.sample(prompts, min(len(prompts), self.options.prompts))
+            picked = rng.sample(prompts, min(len(prompts), phrasings))
             cluster = numbers.setdefault(key(fact.subject), len(numbers))
             units.append(Unit(index, cluster, tuple(picked), Answer((fact.object, *fact.aliases))))
-        return AskPlan(tuple(units))
+        return AskPlan(tuple(units), frame=self.frame(context, len(found)))
 
     def figures(self, plan: AskPlan, before: Answers, after: Answers, known: Mapping[int, bool]) -> Figures:
         """Loss rate over what was right before."""
@@ -112,11 +130,15 @@ class NeighbourProbe(AskProbe):
             "gains": sum(bool(now) and not was for was, now, _ in right),
         }
         lost = [(not was <= now, unit.cluster) for was, now, unit in right if was]
-        return loss_figures(lost, detail)
+        return loss_figures(lost, detail, whole=plan.frame is not None and plan.frame <= len(plan.units))
 
 
 def loss_figures(
-    lost: Sequence[tuple[bool, int]], detail: Mapping[str, float], *, doubtful: bool = False
+    lost: Sequence[tuple[bool, int]],
+    detail: Mapping[str, float],
+    *,
+    doubtful: bool = False,
+    whole: bool = True,
 ) -> Figures:
     """Figures for units that were right before, each lost or not, with their clusters."""
     if not lost:
@@ -125,6 +147,7 @@ def loss_figures(
     for gone, cluster in lost:
         grouped.setdefault(cluster, []).append(gone)
     losses = sum(gone for gone, _ in lost)
+    detail = {**detail, "subjects": len(grouped)}
     return Figures(
         n=len(lost),
         before=0.0,
@@ -133,6 +156,7 @@ def loss_figures(
         upper95=stats.clustered_rate_upper(grouped),
         detail=detail,
         doubtful=doubtful,
+        whole=whole,
     )
 
 
@@ -141,14 +165,22 @@ def others(context: Context, request: Request) -> list[tuple[int, ControlFact]]:
     return [(i, c) for i, c in enumerate(context.controls.facts) if key(c.subject) not in request.names]
 
 
-def _prompts(context: Context, fact: ControlFact) -> list[str]:
-    relation = context.catalogue.get(fact.relation)
-    if relation is None:
+def _check_relations(context: Context, facts: Iterable[ControlFact]) -> None:
+    """Refuse controls of which nothing can be asked, with the lines that they stand on."""
+    unknown = [fact for fact in facts if fact.relation not in context.catalogue]
+    told = "this relation is not in the catalogue; add it to the policy's 'relations' or take the line out"
+    problems = [Problem(*fact.place, told) for fact in unknown if fact.place is not None]
+    if problems:
+        raise PolicyError(problems)
+    if unknown:
         raise UsageError(
-            f"the controls use the relation {fact.relation!r}, which is not in the catalogue; add it to "
-            "the policy's 'relations' or take those lines out of the controls"
+            "the controls use a relation that is not in the catalogue; add it to the policy's 'relations' "
+            "or take those facts out of the controls"
         )
-    return list(relation.prompts(fact.subject))
+
+
+def _prompts(context: Context, fact: ControlFact) -> list[str]:
+    return list(context.catalogue[fact.relation].prompts(fact.subject))
 
 
 def _right(unit: Unit, answers: Answers) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,10 +15,10 @@ from safeedit.probes.base import Context, Earlier, Grade, Plan
 from safeedit.probes.chat import both_ways, ways
 from safeedit.probes.controls import Controls
 from safeedit.probes.fold import key
-from safeedit.probes.gates import LADDER
+from safeedit.probes.gates import LADDER, decisive
 from safeedit.probes.suite import Baseline, Entry, Suite
 from safeedit.triples.catalogue import SUBJECT, Catalogue
-from safeedit.triples.facts import Fact
+from safeedit.triples.facts import Fact, Op
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,18 +32,29 @@ class ProbePack:
     """What is asked beside the probes to find out which facts the base model knows."""
     assurance: Grade | None = None
     """The grade that the run must reach."""
+    asked: frozenset[Op] = frozenset()
+    """Operations that were asked for, whether or not anything was found for them: a person to be erased of
+    whom the model says nothing leaves no fact."""
+
+    @property
+    def ops(self) -> frozenset[Op]:
+        """Every operation that the verdict is about."""
+        found: set[Op] = {fact.op for fact in self.context.facts}
+        return frozenset(found | self.asked | ({"detox"} if self.context.behaviours else set()))
 
     def __repr__(self) -> str:
         return "<ProbePack>"
 
     def material(self) -> dict[str, object]:
         """Everything that was decided, as JSON values, for a keyed commitment; it holds personal data."""
+        without = self.asked - {"detox"} - {fact.op for fact in self.context.facts}
         return {
             "suite": dict(self.suite.document),
             "seed": self.context.seed,
             "assurance": self.assurance,
             "baseline": [unit.material() for unit in self.baseline],
             "probes": {name: plan.material() for name, plan in self.plans.items()},
+            **({"without_facts": sorted(without)} if without else {}),
         }
 
     @cached_property
@@ -53,9 +64,15 @@ class ProbePack:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def required(self, entry: Entry) -> bool:
-        """Whether a probe must pass: the suite says so, or the asked grade rests on it."""
-        if entry.required or self.assurance is None or entry.probe.grade is None:
-            return entry.required
+        """Whether a probe must pass.
+
+        The suite says so, or the asked grade rests on it, or it puts the plain questions about an operation
+        of the request: no suite can make those a matter of advice.
+        """
+        if entry.required or entry.probe.id in decisive(self.ops):
+            return True
+        if self.assurance is None or entry.probe.grade is None:
+            return False
         return LADDER.index(entry.probe.grade) <= LADDER.index(self.assurance)
 
     def generations(self) -> dict[int, tuple[str, ...]]:
@@ -81,6 +98,7 @@ def build_pack(
     earlier: Earlier | None = None,
     chat: bool = False,
     behaviours: Behaviours | None = None,
+    asked: Collection[Op] = (),
 ) -> ProbePack:
     """Decide every prompt of a run; the models play no part in it.
 
@@ -94,6 +112,7 @@ def build_pack(
         earlier: what earlier requests did to the same model.
         chat: whether the tokenizer has a chat template, through which is then asked as well.
         behaviours: what a detoxification shall take away.
+        asked: the operations of the request; those of the facts and behaviours are counted anyway.
 
     Raises:
         UsageError: there is neither fact nor behaviour, or the controls use a relation that is not in
@@ -117,7 +136,8 @@ def build_pack(
         if failure:
             raise ProbeError(f"the probe {entry.probe.id} could not be planned ({failure})")
     covered = {i for entry in suite.entries for i in entry.probe.covers(plans[entry.probe.id])}
-    return ProbePack(suite, context, plans, _baseline(context, suite.baseline, covered), assurance)
+    baseline = _baseline(context, suite.baseline, covered)
+    return ProbePack(suite, context, plans, baseline, assurance, frozenset(asked))
 
 
 def _baseline(context: Context, options: Baseline, covered: set[int]) -> tuple[Unit, ...]:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from safeedit.errors import ProbeError
 from safeedit.probes import gates
-from safeedit.probes.base import Figures, View
+from safeedit.probes.base import Figures, Verdict, View
 from safeedit.probes.chat import continued
 from safeedit.probes.pack import ProbePack, build_pack
 from safeedit.probes.report import ProbeReport, ProbeResult
-from safeedit.probes.suite import Entry
+from safeedit.probes.suite import Entry, asks_no_less, standard
 from safeedit.triples.facts import Op
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ class Measurement:
 
     def knows(self, pack: ProbePack) -> dict[Op, bool]:
         """For each operation of the request, whether this model has the baseline that it needs."""
-        found: dict[Op, bool] = {}
+        found: dict[Op, bool] = dict.fromkeys(pack.ops, False)
         for index, fact in enumerate(pack.context.facts):
-            found[fact.op] = found.get(fact.op, False) or self.known[index]
+            found[fact.op] |= self.known[index]
         return found | ({"detox": self.misbehaves} if pack.context.behaviours else {})
 
     def texts(self) -> list[dict[str, Any]]:
@@ -164,15 +164,19 @@ def judge(pack: ProbePack, before: Measurement, after: Measurement) -> ProbeRepo
     verdict = gates.overall(verdicts, {result.id for result in results if result.required}, baseline)
     if BASELINE in before.errors or BASELINE in after.errors:
         verdict = "ERROR"
+    graded = {
+        result.id: _for_a_grade(entry, result)
+        for entry, result in zip(pack.suite.entries, results, strict=True)
+    }
     grade = gates.grade(
-        verdicts,
+        graded,
         {result.id: result.family for result in results},
         set(baseline),
         evidence=pack.suite.evidence and verdict != "ERROR",
     )
     if verdict == "PASS" and not gates.at_least(grade, pack.assurance):
         verdict = "INCONCLUSIVE"
-    above, missing = gates.wanting(verdicts, set(baseline), grade) or (None, {})
+    above, missing = gates.wanting(graded, set(baseline), grade) or (None, {})
     return ProbeReport(
         suite=pack.suite.name,
         note=pack.suite.note,
@@ -187,6 +191,19 @@ def judge(pack: ProbePack, before: Measurement, after: Measurement) -> ProbeRepo
         untested=gates.untested(verdicts, set(baseline)),
         _texts={"before": before.texts(), "after": after.texts()},
     )
+
+
+def _for_a_grade(entry: Entry, result: ProbeResult) -> Verdict:
+    """What counts towards a grade, which means the same whichever suite was run.
+
+    A probe that passed gates of a suite's own must pass those of `standard`, and have asked no less.
+    """
+    shipped = standard().get(result.id)
+    if result.verdict != "PASS" or shipped is None:
+        return result.verdict
+    if not asks_no_less(entry.probe, shipped.probe):
+        return "INCONCLUSIVE"
+    return gates.decide(result.figures, shipped.gates)[0]
 
 
 def _result(pack: ProbePack, entry: Entry, before: Measurement, after: Measurement) -> ProbeResult:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,15 +18,17 @@ from safeedit.exams.own import Material
 from safeedit.policy.files import read_bounded, shown_path
 from safeedit.policy.positions import Positions, validated
 from safeedit.policy.problems import Place, Problems, one_of
+from safeedit.policy.rules import Finding, Loc
 from safeedit.policy.scalars import plain_data
 from safeedit.policy.tree import read_tree
+from safeedit.policy.words import findings_of
 from safeedit.probes import PROBES
 from safeedit.probes.base import Probe
 from safeedit.probes.gates import Gate
 
 MAX_BYTES = 2**20
 
-Loc = tuple[int | str, ...]
+_PATTERNS = {"name": "1 to 64 letters, digits, '.', '_' or '-'", "when": "such as n<149"}
 
 
 class Baseline(BaseModel):
@@ -48,6 +51,10 @@ class _Entry(BaseModel):
     required: bool = True
     options: dict[str, Any] = Field(default_factory=dict)
     gates: list[Gate] = Field(default_factory=list)
+
+
+class _Broken(_Entry):
+    """An entry of which only `id` and `options` could be read."""
 
 
 class _Document(BaseModel):
@@ -97,6 +104,25 @@ def suite_names() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
 
 
+@cache
+def standard() -> Mapping[str, Entry]:
+    """The probes of the suite `standard`, by id: what a grade means, whichever suite was run."""
+    return {entry.probe.id: entry for entry in load_suite("standard").entries}
+
+
+def asks_no_less(probe: Probe[Any, Any], than: Probe[Any, Any]) -> bool:
+    """Whether a probe's settings ask at least as much as another's: no number smaller, nothing left out."""
+    mine = probe.options.model_dump()
+    for option, value in than.options.model_dump().items():
+        if isinstance(value, int | float):
+            enough = mine[option] >= value
+        else:
+            enough = mine[option] == value or set(mine[option]) >= set(value)
+        if not enough:
+            return False
+    return True
+
+
 def load_suite(name_or_path: str | os.PathLike[str]) -> Suite:
     """The suite of that name, or in that file.
 
@@ -107,30 +133,30 @@ def load_suite(name_or_path: str | os.PathLike[str]) -> Suite:
     given = os.fspath(name_or_path)
     if given in suite_names():
         with as_file(files("safeedit_probes") / "suites" / f"{given}.yaml") as path:
-            return _read(path)
+            return _read(path, ours=True)
     path = Path(given)
     if not path.suffix and not path.exists():
         raise UsageError(f"the suite {one_of(given, suite_names())}; or give a file (.yaml)")
     return _read(path)
 
 
-def _read(path: Path) -> Suite:
+def _read(path: Path, *, ours: bool = False) -> Suite:
     file, problems = shown_path(path), Problems()
     root = read_tree(read_bounded(path, MAX_BYTES, problems), file, problems)
     problems.raise_if_any()
     if root is None:
         problems.stop(Place(file, 1, 1), "the file is empty; a suite needs 'name' and 'probes'")
     positions = Positions(file, root)
-    document, errors = validated(_Document, plain_data(root))
-    for error in errors:
-        loc: Loc = error["loc"]
-        unknown = error["type"] == "extra_forbidden"
-        place = positions.key(loc) if unknown else positions.value(loc)
-        problems.add(place, _told(error))
+    data = plain_data(root)
+    document, errors = validated(_Document, data)
+    if not ours and document is not None and document.name in suite_names():
+        told = "this is the name of a suite that ships with safeedit; give yours another"
+        problems.add(positions.value(("name",)), told)
+    _tell(findings_of(errors, data, _Document, whole="a suite", patterns=_PATTERNS), (), positions, problems)
+    probes = dict(enumerate(document.probes)) if document is not None else _readable(data)
+    entries = _entries(probes, path.parent, positions, problems)
     problems.raise_if_any()
     assert document is not None
-    entries = _entries(document, path.parent, positions, problems)
-    problems.raise_if_any()
     return Suite(
         name=document.name,
         note=document.note.strip(),
@@ -154,11 +180,26 @@ def _read(path: Path) -> Suite:
     )
 
 
+def _readable(data: object) -> dict[int, _Entry]:
+    """The entries of a suite that is wrong somewhere, by index; of one that is wrong, what there is."""
+    listed = data.get("probes") if isinstance(data, Mapping) else None
+    found: dict[int, _Entry] = {}
+    for index, given in enumerate(listed if isinstance(listed, list) else ()):
+        entry, _ = validated(_Entry, given)
+        if entry is None and isinstance(given, Mapping) and isinstance(given.get("id"), str):
+            options = given.get("options", {})
+            options = options if isinstance(options, dict) else {}
+            entry = _Broken.model_construct(id=given["id"], required=False, options=options, gates=[])
+        if entry is not None:
+            found[index] = entry
+    return found
+
+
 def _entries(
-    document: _Document, folder: Path, positions: Positions, problems: Problems
+    probes: Mapping[int, _Entry], folder: Path, positions: Positions, problems: Problems
 ) -> tuple[Entry, ...]:
     found: dict[str, Entry] = {}
-    for index, entry in enumerate(document.probes):
+    for index, entry in probes.items():
         here: Loc = ("probes", index)
         kind = kind_of(entry.id)
         if kind is None:
@@ -169,12 +210,10 @@ def _entries(
             problems.add(positions.value((*here, "id")), "this probe is already listed; list it once")
             continue
         _, errors = validated(kind.options_model, entry.options)
-        for error in errors:
-            loc = (*here, "options", *error["loc"])
-            unknown = error["type"] == "extra_forbidden"
-            fields = kind.options_model.model_fields
-            told = f"an option {one_of(error['loc'][-1], fields)}" if unknown and fields else _told(error)
-            problems.add(positions.key(loc) if unknown else positions.value(loc), told)
+        wrong = findings_of(errors, entry.options, kind.options_model, unknown="unknown option")
+        _tell(wrong, (*here, "options"), positions, problems)
+        if isinstance(entry, _Broken):
+            continue
         if not kind.gateable and entry.required:
             problems.add(positions.value(here), "this probe is advice and decides nothing: required: false")
         elif not entry.gates and kind.gateable and (entry.required or not entry.id.startswith(PREFIX)):
@@ -187,7 +226,7 @@ def _entries(
         if not errors:
             options = _beside(folder, entry.options) if entry.id.startswith(PREFIX) else entry.options
             found[entry.id] = Entry(kind(options), entry.required, tuple(entry.gates))
-    if found and not any(entry.required for entry in found.values()):
+    if found and len(found) == len(probes) and not any(entry.required for entry in found.values()):
         problems.add(positions.value(("probes",)), "at least one probe must be required")
     return tuple(found.values())
 
@@ -206,10 +245,7 @@ def kind_of(probe: str) -> type[Probe[Any, Any]] | None:
     return DATASETS.get(name) if probe != name and name in DATASETS else None
 
 
-def _told(error: Mapping[str, Any]) -> str:
-    if error["type"] == "extra_forbidden":
-        return "unknown key"
-    if error["type"] == "missing":
-        return f"the key {error['loc'][-1]!r} is missing"
-    message = str(error["msg"])
-    return message[:1].lower() + message[1:]
+def _tell(wrong: Iterable[Finding], under: Loc, positions: Positions, problems: Problems) -> None:
+    for finding in wrong:
+        loc = (*under, *finding.loc)
+        problems.add(positions.key(loc) if finding.at_key else positions.value(loc), finding.message)

@@ -148,6 +148,7 @@ def _request(path: Path, data: dict[str, dict[str, Any]], measured: dict[str, An
         **noted,
         operations=tuple(asked.get("kinds", ())),
         subjects=asked.get("subjects", 0),
+        subjects_known=measured.get("subjects", {}).get("known"),
         facts=facts.get("n", 0),
         known=facts.get("known", 0),
         behaviours=asked.get("behaviours", 0),

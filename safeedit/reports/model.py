@@ -87,7 +87,9 @@ class RequestPart(_Part):
     due: str | None = None
     operations: tuple[str, ...] = ()
     subjects: int = 0
-    """People named in the request."""
+    """People named in the request, of whom the model was asked."""
+    subjects_known: int | None = None
+    """Those of them of whom it said something before the edit; None where that was not told."""
     facts: int = 0
     """Facts that the run was judged on."""
     known: int = 0

@@ -7,15 +7,20 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from safeedit.errors import PolicyError, UsageError
+from safeedit.policy import Policy
 from safeedit.policy.lines import policy_lines
+from safeedit.policy.problems import Problems
+from safeedit.policy.tree import MapNode, TextNode, read_tree
 from safeedit.reports.gather import gather
 from safeedit.reports.model import Report
 from safeedit.runs.folder import RunFolder
+from safeedit.runs.targets import check_file
 from safeedit.tensors.atomic import TEMP_PREFIX, atomic_write
+from safeedit.tensors.places import writable
 
 ReportFormat = Literal["html", "md", "json", "junit", "sarif", "cyclonedx", "model-card"]
 FORMATS: tuple[ReportFormat, ...] = get_args(ReportFormat)
@@ -84,7 +89,8 @@ def publish(
         the text, and the file that holds it, if one does.
 
     Raises:
-        UsageError: there is no finished run, `out` lies in the run, or `policy` cannot be read.
+        UsageError: there is no finished run, `out` is no place for a file (`check_file`), or `policy` cannot
+            be read or is another run's.
         IntegrityError: the run does not verify.
     """
     folder = Path(run)
@@ -95,9 +101,12 @@ def publish(
     lines = _lines_of(policy) if policy is not None else None
     target = None if out is None else Path(out)
     if target is not None:
-        _check_target(target, folder)
+        check_file(target)
     uri = None if policy is None else _uri_of(Path(policy))
-    text = render(gather(folder), format, uri=uri, lines=lines)
+    report = gather(folder)
+    if policy is not None:
+        _check_policy(Path(policy), RunFolder.open(folder))
+    text = render(report, format, uri=uri, lines=lines)
     content = text.encode()
     told = {"format": format, "sha256": hashlib.sha256(content).hexdigest()}
     if target is None and format != "html":
@@ -108,24 +117,14 @@ def publish(
         return text, folder / HTML_FILE
     waiting = target.with_name(f"{TEMP_PREFIX}{secrets.token_hex(8)}")
     try:
-        atomic_write(waiting, content)
+        with writable(target, "give a file where you can write"):
+            atomic_write(waiting, content)
         # The file appears last: there is none that the log does not tell of.
         RunFolder.open(folder).update("report.written", told)
         os.replace(waiting, target)
     finally:
         waiting.unlink(missing_ok=True)
     return text, target
-
-
-def _check_target(target: Path, folder: Path) -> None:
-    if target.is_symlink() or target.is_dir():
-        raise UsageError(f"{target} is no plain file; give a file for the report")
-    if not target.parent.is_dir():
-        raise UsageError(f"there is no folder {target.parent}; make it first")
-    if target.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(
-            f"{target} is inside the run, whose files are sealed; leave -o out, or give another file"
-        )
 
 
 def _uri_of(policy: Path) -> str:
@@ -138,6 +137,52 @@ def _uri_of(policy: Path) -> str:
     root = next((folder for folder in place.parents if (folder / ".git").exists()), Path.cwd())
     inside = place.relative_to(root) if place.is_relative_to(root) else Path(place.name)
     return quote(inside.as_posix())
+
+
+def _check_policy(path: Path, run: RunFolder) -> None:
+    """Return only if the file is the policy that the run was made of, as far as that can be told.
+
+    The id is always compared; the rest with what the vault has of it, if it can be read and `path` with all
+    the files that it names can, too.
+    """
+    same = _id_in(path) == run.record.id
+    given = _loaded(path) if same else None
+    kept = _kept_policy(run) if given is not None else None
+    if given is not None and kept is not None:
+        same = _content(given) == _content(kept)
+    if not same:
+        raise UsageError(f"{path} is not the policy of this run (id {run.record.id})")
+
+
+def _id_in(path: Path) -> str | None:
+    root = read_tree(path.read_text("utf-8-sig"), "policy", Problems())
+    about = root.entries["metadata"][1] if isinstance(root, MapNode) and "metadata" in root.entries else None
+    found = about.entries["id"][1] if isinstance(about, MapNode) and "id" in about.entries else None
+    return found.text if isinstance(found, TextNode) else None
+
+
+def _loaded(path: Path) -> Policy | None:
+    try:
+        return Policy.load(path)
+    except PolicyError:
+        return None
+
+
+def _kept_policy(run: RunFolder) -> Policy | None:
+    from safeedit.runs.keys import KeyMissingError
+    from safeedit.runs.stored import REQUEST, kept_request
+
+    # With facts taken out, what a run was made of is only a part of any file.
+    if run.record.replaces is not None or REQUEST not in run.vault.names():
+        return None
+    try:
+        return kept_request(run)[0]
+    except KeyMissingError:
+        return None
+
+
+def _content(policy: Policy) -> dict[str, Any]:
+    return policy.model_dump(mode="json", exclude_none=True)
 
 
 def _lines_of(policy: str | os.PathLike[str]) -> dict[str, int]:

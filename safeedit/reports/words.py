@@ -161,7 +161,15 @@ def graded(report: Report) -> str:
 def limits(report: Report) -> tuple[str, ...]:
     """What a run does not show, whatever its verdict."""
     unfit = any(probe.detail.get("fit_for_release") == 0 for probe in report.of("toxicity"))
-    return (*LIMITS, _UNFIT) if unfit else LIMITS
+    n, known = report.request.subjects, report.request.subjects_known
+    unknown = 0 if known is None else n - known
+    untested = f"Of {unknown} of the {n} people asked about" if n > 1 else "Of the person asked about"
+    nothing = f"{untested}, the model said nothing before the edit; nothing was tested of {_them(unknown)}."
+    return (*LIMITS, *([nothing] * (unknown > 0)), *([_UNFIT] * unfit))
+
+
+def _them(people: int) -> str:
+    return "that person" if people == 1 else "them"
 
 
 def claims(report: Report) -> tuple[Claim, ...]:
@@ -278,11 +286,23 @@ def asked_for(report: Report) -> str:
     """What the request was, in one line."""
     request = report.request
     what = " and ".join(_OPS.get(op, op) for op in request.operations) or "no operation"
-    people = f" of {count(request.subjects, 'person', 'people')}" if request.subjects else ""
-    facts = f"{count(request.facts, 'fact')}{people}, {request.known} of them known to the model before"
+    facts = f"{count(request.facts, 'fact')}, {request.known} of them known to the model before"
+    facts += f"; {_people(report)}" if request.subjects else ""
     behaviours = f"{count(request.behaviours, 'example')} of behaviours to take away"
     told = [facts] * bool(request.facts or not request.behaviours) + [behaviours] * bool(request.behaviours)
     return f"Request to {what}: {'; '.join(told)}."
+
+
+def _people(report: Report) -> str:
+    """How many people the model was asked about, which says nothing of how many facts were stated."""
+    n, known = report.request.subjects, report.request.subjects_known
+    asked = f"{count(n, 'person', 'people')} asked about"
+    if known is None:
+        return asked
+    if n == 1:
+        return f"{asked}, of whom the model said {'something' if known else 'nothing'}"
+    whom = {0: "none", n: "all"}.get(known, str(known))
+    return f"{asked}, of {whom} of them the model said {'something' if known else 'anything'}"
 
 
 def wanted(report: Report) -> str:

@@ -73,7 +73,7 @@ def apply(
         editor: name of an editor, in place of the policy's or of the default.
         params: its settings, in place of the policy's of the same name.
         suite: name or file of a probe suite, in place of the policy's.
-        seed: the same seed gives the same probes and the same patch.
+        seed: from 0 to 2³² - 1; the same one gives the same probes and the same patch.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         save_model: also write the whole edited checkpoint into the run.
@@ -184,9 +184,7 @@ class _Execution:
         self.tell(name, 1, 1)
 
     def _register_policy(self) -> None:
-        commitment = stored.keep_request(
-            self.folder, self.job.request, self.job.suite_source, self.job.statistics, self.job.own
-        )
+        commitment = stored.keep_request(self.folder, self.job)
         self.folder.update(
             "policy.registered",
             {stored.POLICY: commitment, **self.job.request.told()},

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -18,14 +18,17 @@ from safeedit.runs.guard import plainly
 from safeedit.runs.loading import base_model, edit_of, edited_model, finished_run
 from safeedit.runs.options import ModelSource
 from safeedit.runs.outcome import Run
+from safeedit.runs.targets import check_folder
 from safeedit.runs.verify import verify_alone
 from safeedit.tensors.atomic import TEMP_PREFIX, flush_folder
 from safeedit.tensors.digest import model_digest, named_digests, root_digest
+from safeedit.tensors.places import writable
 
 if TYPE_CHECKING:
     from safeedit.patch import Patch
 
 Format = Literal["hf", "peft"]
+_ELSEWHERE = "give a new folder where you can write"
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def export(
 
     Raises:
         UsageError: there is no finished run that still stands, it holds what the format cannot, or `out`
-            is taken.
+            is taken, inside a run, or cannot be written.
         IntegrityError: the run does not verify, or base, patch or edited model is not the recorded one.
     """
 
@@ -83,8 +86,6 @@ def export(
         target = Path(out)
         _check_request(format, target, rank)
         folder, patch = _exportable(run)
-        if target.resolve().is_relative_to(folder.path.resolve()):
-            raise UsageError(f"{target} is inside the run, whose files are sealed; give a folder elsewhere")
         with _whole_folder(target) as temporary:
             done = (
                 _checkpoint(folder, temporary, base, exact)
@@ -105,10 +106,14 @@ def _check_request(format: str, target: Path, rank: int | None) -> None:
         raise UsageError("a rank is for adapters; a checkpoint holds the whole change (leave rank out)")
     if rank is not None and rank < 1:
         raise UsageError("rank: the adapter's rank is at least 1")
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise UsageError(f"{target} is no folder; give a new folder")
-    if target.is_dir() and any(target.iterdir()):
-        raise UsageError(f"{target} is not empty; give a new folder")
+    check_folder(target)
+    with writable(target, _ELSEWHERE):
+        with suppress(FileNotFoundError):
+            os.lstat(target)
+        if target.is_symlink() or (target.exists() and not target.is_dir()):
+            raise UsageError(f"{target} is no folder; give a new folder")
+        if target.is_dir() and any(target.iterdir()):
+            raise UsageError(f"{target} is not empty; give a new folder")
 
 
 def _exportable(run: str | os.PathLike[str] | Run) -> tuple[RunFolder, Patch]:
@@ -191,9 +196,10 @@ def _at(done: Exported, target: Path) -> Exported:
 @contextmanager
 def _whole_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place when the block ends well, or is removed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f"{TEMP_PREFIX}{secrets.token_hex(8)}"
-    temporary.mkdir()
+    with writable(target, _ELSEWHERE):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
     try:
         yield temporary
         # A flush does the same for a file as for a folder.

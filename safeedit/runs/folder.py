@@ -34,6 +34,7 @@ from safeedit.runs.seal import SEAL_KEY, current_record, read_record, recover
 from safeedit.runs.vault import Vault
 from safeedit.runs.verify import inspect_run
 from safeedit.tensors.atomic import TEMP_PREFIX, atomic_write, flush_folder
+from safeedit.tensors.places import make_folders, remove_folders, writable
 
 ARTEFACTS = frozenset(
     {"probes.json", "patch", "report.html", "attestation.json", "vault", "model", "matcher.json"}
@@ -76,15 +77,16 @@ class RunFolder:
             fields: further fields of `RunRecord` (model, seed, device, dtype, versions, editor, ...).
 
         Raises:
-            UsageError: the folder holds something else, a finished run, or a run in progress.
+            UsageError: the folder holds something else or a finished run, is in use, or cannot be written.
             IntegrityError: it holds an unfinished run whose log was tampered with.
         """
         folder = Path(path)
         started = iso_time(clock())
         own = uuid or str(uuids.uuid4())
         record = _record(id=run_id, uuid=own, started=started, log=_log_record(()), **fields)
-        new = _make(folder)
-        lock = RunLock(folder)
+        with writable(folder, "give a folder that you can write in with --out"):
+            made = _make(folder)
+            lock = RunLock(folder)
         run = cls(folder, record, clock, lock)
         try:
             earlier = _earlier(folder, run_id, restart)
@@ -95,8 +97,9 @@ class RunFolder:
                 run.vault.put_bytes(name, value)
         except BaseException:
             # Once its log has an entry the ledger may tell of the run, which must then not be missing.
-            if new and not ((folder / LOG).is_file() and (folder / LOG).stat().st_size):
+            if made and not ((folder / LOG).is_file() and (folder / LOG).stat().st_size):
                 shutil.rmtree(folder)
+                remove_folders(made)
             lock.release()
             raise
         return run
@@ -333,13 +336,12 @@ def _record(**fields: Any) -> RunRecord:
         raise UsageError(f"{where} cannot stand in {RECORD}: {first['msg']}") from None
 
 
-def _make(folder: Path) -> bool:
-    """Make the folder, unless it is there and may be a run; whether it was made."""
+def _make(folder: Path) -> tuple[Path, ...]:
+    """Make the folder, unless it is there and may be a run; what was made, the innermost first."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{folder} is no folder; give a new folder for the run")
     if not folder.exists():
-        folder.mkdir(parents=True)
-        return True
+        return make_folders(folder)
     # A kill can leave a lock, temporary files and an empty log before there is any record.
     names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMP_PREFIX)} - {LOCK}
     if LOG in names and not (folder / LOG).stat().st_size:
@@ -348,7 +350,7 @@ def _make(folder: Path) -> bool:
     foreign = [name for name in names - {RECORD, LOG} - ARTEFACTS if not name.startswith(NEXT_PREFIX)]
     if foreign or (names and not is_run):
         raise UsageError(f"{folder} is not empty and holds more than a run; give a new folder for the run")
-    return False
+    return ()
 
 
 def _earlier(folder: Path, run_id: str, restart: bool) -> RunRecord | None:

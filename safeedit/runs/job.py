@@ -29,6 +29,8 @@ from safeedit.runs.options import (
     suite_source,
 )
 from safeedit.runs.record import RunRecord, model_name
+from safeedit.runs.targets import check_folder
+from safeedit.seeds import check_seed
 
 if TYPE_CHECKING:
     from safeedit.editors.statistics import Corpus, OwnText
@@ -110,6 +112,7 @@ def prepare(
         UsageError: it cannot be done as asked.
         IntegrityError: the run whose model shall be changed, or one below it, does not verify.
     """
+    check_seed(seed)
     with watch.timed("policy"):
         request = read_request(policy, kinds)
     chosen = chosen_editor(request, editor, params)
@@ -132,6 +135,7 @@ def prepare(
                 f"{parent.path}: its model has memories beside the weights, which no checkpoint can "
                 "hold; leave --save-model out and load the run itself"
             )
+    check_folder(path, run=True)
     with watch.timed("conflicts"):
         compared = compare(request, parent, on_conflict)
     return Job(

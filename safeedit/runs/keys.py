@@ -14,9 +14,12 @@ from pathlib import Path
 
 from safeedit.errors import IntegrityError, UsageError
 from safeedit.tensors.atomic import flush_folder
+from safeedit.tensors.places import writable
 
 KEY_BYTES = 32
 STATE_VARIABLE = "SAFEEDIT_STATE_DIR"
+WRITABLE_STATE = f"give a folder that you can write in with {STATE_VARIABLE}"
+"""What to tell where keys cannot be written."""
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -56,14 +59,19 @@ class RunKey:
 
     @classmethod
     def create(cls, uuid: str) -> RunKey:
-        """A new random key, on the disk and readable by its owner alone."""
+        """A new random key, on the disk and readable by its owner alone.
+
+        Raises:
+            UsageError: there is one, or the state folder cannot be written.
+        """
         path = key_path(uuid)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chmod(path.parent, 0o700)
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        except FileExistsError:
-            raise UsageError("the state folder already has a key for this run's uuid") from None
+        with writable(path.parent, WRITABLE_STATE):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chmod(path.parent, 0o700)
+            try:
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            except FileExistsError:
+                raise UsageError("the state folder already has a key for this run's uuid") from None
         secret = secrets.token_bytes(KEY_BYTES)
         with os.fdopen(handle, "wb") as stream:
             stream.write(secret)

@@ -34,6 +34,8 @@ class RunSummary:
     """The uuid of the run that it stands on."""
     position: int = 1
     """Its place in the order of the edits."""
+    recorded: str | None = None
+    """The status that its record tells, whoever is writing the run now."""
 
     def to_json(self) -> dict[str, str | int | None]:
         """As JSON values."""
@@ -80,4 +82,5 @@ def _summary(path: Path) -> RunSummary:
         uuid=record.uuid,
         parent=record.parent.uuid if record.parent else None,
         position=record.position,
+        recorded=record.status,
     )

@@ -39,7 +39,7 @@ def is_locked(folder: Path) -> bool:
     """Whether a process is writing the run in `folder` now."""
     try:
         handle = os.open(folder / LOCK, os.O_RDONLY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         return not _try(handle, fcntl.LOCK_SH)

@@ -52,6 +52,7 @@ def pack_for(
         earlier=earlier,
         chat=has_template(loaded.tokenizer),
         behaviours=request.behaviours,
+        asked=request.policy.kinds(),
     )
 
 

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from safeedit.behaviours import Behaviours
-from safeedit.editors import EDITORS
-from safeedit.errors import IntegrityError, UsageError
+from safeedit.errors import IntegrityError, PolicyError, UsageError
 from safeedit.policy import Policy
 from safeedit.policy.compile import SubjectRequest, behaviours_of, facts_of, subjects_of
+from safeedit.policy.files import shown_path
 from safeedit.policy.lines import policy_lines
+from safeedit.policy.positions import Positions
+from safeedit.policy.problems import Problems
+from safeedit.policy.rules import Finding
+from safeedit.policy.tree import read_tree
 from safeedit.probes.suite import suite_names
+from safeedit.runs.choices import Wanted, pick, place_of, suite_beside, unknown_suite
 from safeedit.triples.catalogue import Catalogue
-from safeedit.triples.facts import Fact, Op
+from safeedit.triples.facts import Fact
 
 if TYPE_CHECKING:
     from safeedit.editors.base import Editor
     from safeedit.models.load import LoadedModel
     from safeedit.runs.folder import RunFolder
 
-DEFAULT_EDITOR = "memit"
-DETOX_EDITOR = "ft-m"
-"""The editor of a policy that asks for nothing but detoxification."""
-SUPPRESSED = "G1"
-"""The grade of evidence that an output is suppressed, and no more."""
 CACHE_VARIABLE = "SAFEEDIT_CACHE"
 
 ModelSource = str | Path | None | tuple[Any, Any]
@@ -52,6 +52,8 @@ class Request:
     """The people of whom the model has to be asked."""
     behaviours: Behaviours = field(default_factory=Behaviours)
     """What a detoxification shall take away."""
+    path: Path | None = None
+    """The policy's file, if it came as one."""
 
     def __repr__(self) -> str:
         return f"<Request {self.policy.metadata.id}>"
@@ -90,6 +92,7 @@ def read_request(
         PolicyError: the file is not a valid policy.
         UsageError: it holds operations of another kind.
     """
+    path = None if isinstance(policy, Policy) else Path(policy)
     if isinstance(policy, Policy):
         found, text, folder = policy, policy.canonical_bytes().decode(), Path()
     else:
@@ -104,7 +107,8 @@ def read_request(
             "run all of them with `safeedit apply`"
         )
     catalogue = found.catalogue()
-    return Request(found, text, folder, catalogue, facts_of(found), subjects_of(found), behaviours_of(found))
+    asked = facts_of(found), subjects_of(found), behaviours_of(found)
+    return Request(found, text, folder, catalogue, *asked, path)
 
 
 def chosen_editor(request: Request, name: str | None, params: Mapping[str, Any] | None) -> Editor:
@@ -116,46 +120,64 @@ def chosen_editor(request: Request, name: str | None, params: Mapping[str, Any] 
         params: settings, in place of the policy's of the same name.
 
     Raises:
-        UsageError: no such editor or setting, or it cannot do one of the operations.
+        UsageError: no such editor or setting, or it cannot do one of the operations; a PolicyError with
+            every place where all of it stands in the policy's file.
     """
-    choice = request.policy.editor
-    operations: set[Op] = {fact.op for fact in request.facts}
-    if request.subjects:
-        operations.add("erase")
-    if request.behaviours:
-        operations.add("detox")
-    usual = DETOX_EDITOR if operations == {"detox"} else DEFAULT_EDITOR
-    chosen = name or (choice.name if choice else usual)
-    own = choice.params if choice and choice.name == chosen else {}
-    editor: Editor = EDITORS.get(chosen)(**{**own, **(params or {})})
-    editor.check_operations(operations)
-    asked, hidden = request.policy.assurance, editor.hides()
-    if "erase" in operations and hidden and asked and asked > SUPPRESSED:
-        raise UsageError(
-            f"assurance {asked} asks for more than that the objects are no longer said, and with editor "
-            f"{chosen} {hidden}; use {_erasers()} for it, or ask for assurance {SUPPRESSED}"
-        )
+    choice, policy = request.policy.editor, request.policy
+    wanted = Wanted(
+        kinds={operation.op: index for index, operation in reversed(list(enumerate(policy.operations)))},
+        editor=choice.name if choice else None,
+        params=choice.params if choice else {},
+        assurance=policy.assurance,
+    )
+    editor, wrong = pick(wanted, name, params)
+    if editor is None or wrong:
+        _refuse(request, wrong)
     return editor
 
 
-def _erasers() -> str:
-    """The editors whose erasures take objects out of the weights."""
-    kinds = {name: EDITORS.get(name) for name in EDITORS}
-    able = [name for name, kind in kinds.items() if "erase" in kind.operations and not kind.beside_weights]
-    return f"{', '.join(able[:-1])} or {able[-1]}"
+def _refuse(request: Request, wrong: Sequence[Finding]) -> NoReturn:
+    """Tell what is wrong, in the policy's file where it stands there.
+
+    Raises:
+        PolicyError: everything stands in the file.
+        UsageError: otherwise.
+    """
+    problems, elsewhere = Problems(), [finding.message for finding in wrong]
+    if request.path is not None:
+        file = shown_path(request.path)
+        positions = Positions(file, read_tree(request.text, file, Problems()))
+        for finding in wrong:
+            if finding.loc:
+                problems.add(place_of(finding, positions), finding.message)
+        elsewhere = [finding.message for finding in wrong if not finding.loc]
+    try:
+        problems.raise_if_any()
+    except PolicyError as error:
+        if not elsewhere:
+            raise
+        elsewhere += map(str, error.problems)
+    raise UsageError("\n".join(dict.fromkeys(elsewhere)))
 
 
 def suite_source(request: Request, suite: str | os.PathLike[str] | None) -> str:
     """The name of the suite asked for, else of the policy's, or the whole path of its file.
 
-    A file that the policy names lies relative to the policy.
+    A file that the policy names lies relative to the policy. The name of a shipped suite always means that
+    suite, whatever files there are.
+
+    Raises:
+        PolicyError: the suite that the policy's file names is not there.
     """
-    named = request.policy.probes.suite
-    beside = request.folder / named
-    chosen = Path(suite) if suite is not None else beside if beside.is_file() else Path(named)
-    if str(chosen) in suite_names() or not chosen.is_file():
-        return str(chosen)
-    return str(chosen.resolve())
+    named = request.policy.probes.suite if suite is None else os.fspath(suite)
+    if named in suite_names():
+        return named
+    if suite is not None:
+        return str(Path(named).resolve()) if Path(named).is_file() else str(Path(named))
+    found = suite_beside(named, request.folder)
+    if request.path is not None and not Path(found).exists():
+        _refuse(request, [unknown_suite(named)])
+    return found
 
 
 def check_model(model: ModelSource, device: str, dtype: str) -> RunFolder | None:

@@ -34,6 +34,7 @@ from safeedit.runs.options import (
 )
 from safeedit.runs.outcome import Run
 from safeedit.runs.redact import Redactor
+from safeedit.seeds import check_seed
 from safeedit.triples.catalogue import SUBJECT
 from safeedit.triples.facts import Fact
 
@@ -194,6 +195,7 @@ def plan(
     """
 
     def work() -> Plan:
+        check_seed(seed)
         request = read_request(policy, kinds)
         chosen = chosen_editor(request, editor, params)
         own = own_data(request.policy, request.folder, datasets)

@@ -29,6 +29,7 @@ from safeedit.runs.options import (
     read_request,
     suite_source,
 )
+from safeedit.seeds import check_seed
 
 
 def probe(
@@ -59,7 +60,7 @@ def probe(
         policy: with `model`: whose facts are asked for.
         suite: in place of the run's or the policy's.
         base: the model before the edit; for a run, where its base model is now.
-        seed: with `model`: the same seed gives the same probes.
+        seed: with `model`: from 0 to 2³² - 1; the same one gives the same probes.
         device: see `load_model`.
         dtype: with `model`: see `load_model`.
         datasets: public data sets to measure too, each `NAME:PATH`.
@@ -79,6 +80,7 @@ def probe(
             return _probe_run(finished_run(run), suite, base, device, tuple(datasets), tell)
         if policy is None:
             raise UsageError("give a run, or a model together with a policy that says what to ask for")
+        check_seed(seed)
         request = read_request(policy)
         own = own_data(request.policy, request.folder, datasets)
         chosen = with_own_data(load_suite(suite_source(request, suite)), own)

@@ -17,7 +17,7 @@ from safeedit.triples.facts import Fact
 
 if TYPE_CHECKING:
     from safeedit.models.load import LoadedModel
-    from safeedit.runs.options import Request
+    from safeedit.runs.job import Job
 
 REQUEST, MODEL, FACTS, KNOWN = "request", "model", "facts", "known"
 RESOLVED, TRANSCRIPTS = "resolved", "transcripts"
@@ -26,11 +26,16 @@ BASE, EDITED, PATCH, POLICY, PROBES = "base_model", "edited_model", "patch", "po
 """Names of digests in the run's record."""
 
 
-def keep_request(run: RunFolder, request: Request, suite: str, statistics: str | None, own: OwnData) -> str:
-    """Put the request, with where suite and data are, into the vault; a keyed commitment to the policy."""
-    content = request.policy.model_dump(mode="json", exclude_none=True)
-    kept: dict[str, Any] = {"text": request.text, "policy": content, "suite": suite, "statistics": statistics}
-    kept["own"] = own.to_json()
+def keep_request(run: RunFolder, job: Job) -> str:
+    """Put the request into the vault, with where suite and data are and the settings as they were given.
+
+    Returns:
+        a keyed commitment to the policy.
+    """
+    content = job.request.policy.model_dump(mode="json", exclude_none=True)
+    kept: dict[str, Any] = {"text": job.request.text, "policy": content, "suite": job.suite_source}
+    kept |= {"statistics": job.statistics, "own": job.own.to_json()}
+    kept |= {"settings": job.editor.params.model_dump(mode="json")}
     run.vault.put(REQUEST, kept)
     return run.redactor.commitment(content)
 
@@ -44,6 +49,12 @@ def kept_request(run: RunFolder) -> tuple[Policy, str]:
 def kept_statistics(run: RunFolder) -> str | None:
     """The texts that key statistics were taken from, as `apply` was told; None for the default."""
     found: str | None = run.vault.get(REQUEST).get("statistics")
+    return found
+
+
+def kept_settings(run: RunFolder) -> dict[str, Any] | None:
+    """The editor's settings as policy and caller gave them; None where a run has not kept them."""
+    found: dict[str, Any] | None = run.vault.get(REQUEST).get("settings")
     return found
 
 

@@ -4,9 +4,10 @@ A patch does not come apart by facts. A value is searched on a model that has th
 already, the closed-form solution shares one covariance among all keys, and several passes add up in
 the same factors; subtracting one fact's share would leave what it did to the others. So the rest is
 solved again from what the vault holds of the request: on the same base, bit for bit, with the same
-editor, settings, seed and statistics (whose cache spares the long part), and it is measured as
-every run is. The result is a run as if the fact had never been asked for. The old run is rolled
-back, and the two name each other.
+editor, seed and statistics (whose cache spares the long part), and with the settings as they were given
+and not as the edit settled them, which depends on the fact; and it is measured as every run is. The
+result is a run as if the fact had never been asked for. The old run is rolled back, and the two name
+each other.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from safeedit.editors import EDITORS
 from safeedit.errors import UsageError
 from safeedit.policy import Policy
-from safeedit.policy.compile import facts_of
+from safeedit.policy.compile import behaviours_of, facts_of
 from safeedit.runs import lineage, stored
 from safeedit.runs.execute import carry_out
 from safeedit.runs.folder import RunFolder
@@ -33,6 +35,9 @@ from safeedit.runs.options import ModelSource
 from safeedit.runs.outcome import Run
 from safeedit.runs.rollback import rollback_all
 from safeedit.triples.facts import Fact
+
+if TYPE_CHECKING:
+    from safeedit.patch import Patch
 
 _DIGEST = re.compile(r"hmac:[0-9a-f]{12}")
 
@@ -78,7 +83,8 @@ def take_out(
             )
         known = stored.kept_facts(old)
         gone = _chosen(old, known, facts)
-        if len(gone) == len(known):
+        request = stored.kept_request(old)[0]
+        if len(gone) == len(known) and not behaviours_of(request):
             raise UsageError(f"{old.path}: no fact of the run would be left; roll back the run itself")
         parent = lineage.parent_of(old)
         source: ModelSource
@@ -89,13 +95,12 @@ def take_out(
             source = parent.path if parent is not None else None
         else:
             source = stored.source_of(old)[0]
-        return old, _without(stored.kept_request(old)[0], known, gone), source
+        return old, _without(request, known, gone), source
 
     old, policy, source = plainly(lambda: "taking a fact out", plan)
     patch = edit_of(old)
     assert patch is not None
-    fields = EDITORS.get(patch.editor).Params.model_fields
-    params = {name: value for name, value in patch.params.items() if name in fields}
+    params = _settings(old, patch)
     dtype = "auto" if isinstance(source, tuple) else old.record.dtype or "auto"
 
     def job(watch: Stopwatch) -> Job:
@@ -148,13 +153,34 @@ def _chosen(old: RunFolder, facts: Sequence[Fact], asked: Collection[int | str])
     return found
 
 
+def _settings(old: RunFolder, patch: Patch) -> dict[str, Any]:
+    """The settings that a run was given.
+
+    Where it has not kept them, they are those of the patch, but for what its edit has learnt of the facts;
+    such a one is what the policy says, if it was given there, as every setting that no caller gives.
+    """
+    kept = stored.kept_settings(old)
+    if kept is not None:
+        return kept
+    kind = EDITORS.get(patch.editor)
+    learnt: frozenset[str] = getattr(kind, "learnt", frozenset())
+    asked = kind.Params.model_fields.keys() - learnt
+    return {name: value for name, value in patch.params.items() if name in asked}
+
+
 def _without(policy: Policy, facts: Sequence[Fact], gone: Collection[int]) -> Policy:
-    """The policy with the facts numbered `gone` left out; people are replaced by what was found of them."""
+    """The policy with the facts numbered `gone` left out.
+
+    People are replaced by what was found of them; behaviours stay as they are.
+    """
     content = policy.model_dump(mode="json", exclude_none=True)
     stated = len(facts_of(policy))
     number = 0
     operations = []
     for operation in content["operations"]:
+        if operation["op"] == "detox":
+            operations.append(operation)
+        # What was found of people, which are all that is left then, is listed below.
         if "facts" not in operation:
             continue
         kept = []

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safeedit.errors import UsageError
 
 TEMP_PREFIX = ".tmp-"
 
@@ -22,8 +25,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     If the block raises anything, an interrupt and a full disk included, the temporary file is
     removed and what was at `path` is untouched. The temporary name keeps the suffix of `path`.
+
+    Raises:
+        UsageError: what is at `path` is a device, a pipe or a socket, which a file would replace.
     """
     target = Path(path)
+    _refuse_special(target)
     temporary = target.parent / f"{TEMP_PREFIX}{secrets.token_hex(8)}{target.suffix}"
     try:
         yield temporary
@@ -56,6 +63,15 @@ def flush_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _refuse_special(path: Path) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+        raise UsageError(f"{path} is no plain file; give another file")
 
 
 def _flush(path: Path) -> None:

@@ -74,9 +74,11 @@ def test_a_policy_of_another_kind_names_apply(safeedit: Command, policy: WritePo
         (["--suite", "mine.yaml"], "mine.yaml:1:1: there is no such file"),
         (["--model", "no/such/folder"], "there is no folder no/such/folder"),
         (["--device", "gpu"], "unknown device 'gpu'"),
-        (["--dtype", "int4"], "'int4'"),
+        (["--dtype", "int4"], "Invalid value for '--dtype': 'int4' is not one of 'auto', "),
         (["--seed", "many"], "Invalid value for '--seed'"),
         (["--seed", "-1"], "--seed"),
+        (["--seed", "4294967296"], "4294967295"),
+        (["--seed", "99999999999999999999999"], "--seed"),
         (["--polcy", "x"], "--polcy"),
         (["--out", "."], "."),
     ],
@@ -96,6 +98,34 @@ def test_a_wrong_flag(
     assert told["error"]["kind"] in ("usage", "policy")
 
 
+@pytest.mark.parametrize("verb", [["erase", "--policy"], ["plan", "--policy"], ["lint"]])
+def test_settings_in_the_file_are_told_with_their_places(
+    verb: list[str], safeedit: Command, policy: WritePolicy
+) -> None:
+    bad = "{Zebulon Quackenbush: 1, clamp: -1, layers: []}"
+    path = policy(f"{ERASURE}editor: {{name: memit, params: {bad}}}\n")
+    done = safeedit(*verb, path)
+    positions = [line.removeprefix(f"{path}:").split(": ")[0] for line in done.err.splitlines()]
+    assert (done.code, positions) == (2, ["8:32", "8:63", "8:75"])
+    assert not any(canary in done.err for canary in CANARIES)
+    told = safeedit(*verb, path, "--json")
+    assert not any(canary in told.out for canary in CANARIES)
+
+
+@pytest.mark.parametrize("given", ["2026-13-01", "Zebulon Quackenbush", "2026-11-02T10:00"])
+def test_what_is_no_day(given: str, safeedit: Command, here: Path) -> None:
+    for words in (
+        ["request", "received", "case-1", "--regime", "gdpr-17", "--on", given],
+        ["keys", "revoke", "alice", "--from", given],
+        ["sign-off", "run", "--expires", given],
+    ):
+        done = safeedit(*words)
+        assert (done.code, done.out) == (2, "")
+        assert "must be a day such as 2026-11-02" in done.err
+        assert given not in done.err
+    assert left(here) == []
+
+
 def test_a_detox_operation_is_refused_in_words(safeedit: Command, policy: WritePolicy, here: Path) -> None:
     done = safeedit("apply", "--policy", policy(WITH_DETOX))
     assert done.code == 2
@@ -109,6 +139,27 @@ def test_what_is_no_run(verb: str, safeedit: Command, here: Path) -> None:
     assert (done.code, done.out) == (2, "")
     assert "nowhere is no run" in done.err
     assert left(here) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("verify",), ("rollback",), ("probe",), ("report",), ("report", "--format", "md"), ("ledger", "prove")],
+    ids=" ".join,
+)
+def test_a_file_is_no_run(words: tuple[str, ...], safeedit: Command, policy: WritePolicy, here: Path) -> None:
+    path = policy(ERASURE)
+    done = safeedit(*words, path)
+    assert (done.code, done.out) == (2, "")
+    assert f"{path} is no run" in done.err
+    assert left(here) == []
+
+
+@pytest.mark.parametrize("verb", ["locate", "calibrate", "plan"])
+def test_every_verb_bounds_its_seed(verb: str, safeedit: Command, policy: WritePolicy, here: Path) -> None:
+    words = ["memit"] if verb == "calibrate" else ["--policy", policy(ERASURE)]
+    done = safeedit(verb, *words, "--seed", "4294967296")
+    assert (done.code, done.out) == (2, "")
+    assert "4294967295" in done.err
 
 
 def test_the_policy_is_required(safeedit: Command) -> None:

@@ -221,7 +221,7 @@ def test_a_step_that_is_far_too_large_is_refused():
         (FtM, {"layer": [3]}, "did you mean 'layers'"),
         (FtM, {"epochs": 0}, "epochs"),
         (FtM, {"objective": "lens"}, "objective"),
-        (FtL, {"objective": "neutral"}, "objective"),
+        (FtL, {"objective": "neutral"}, "no such setting"),
         (FtL, {"bound": -1}, "bound"),
         (FtL, {"layers": []}, "layers"),
     ],

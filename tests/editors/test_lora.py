@@ -185,8 +185,10 @@ def test_a_step_that_is_far_too_large_is_refused():
         ({"targets": "up"}, "targets"),
         ({"targets": [""]}, "targets"),
         ({"objective": "lens"}, "objective"),
-        ({"bound": 1.0}, "no setting 'bound'"),
-        ({"lora_alpha": 16}, "no setting 'lora_alpha'"),
+        ({"targets": "up"}, "'targets' must be one of: down, all; or it must be a list"),
+        ({"targets": [""]}, "^editor lora: an entry of 'targets' must not be empty$"),
+        ({"bound": 1.0}, "no such setting; the keys are: "),
+        ({"lora_alpha": 16}, "no such setting; the keys are: "),
     ],
 )
 def test_bad_settings_are_named(params, message):

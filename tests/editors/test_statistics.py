@@ -1,18 +1,22 @@
 """Key statistics: one pass, the right keys, and a cache that no other model or corpus can meet."""
 
+import copy
 import dataclasses
 
 import pytest
 import torch
 from families import tiny
+from tokenizers import processors
 from words import word_tokenizer
 
-from safeedit.editors.statistics import Corpus, cached_moments, second_moments
+from safeedit.editors.statistics import Corpus, OwnText, cached_moments, second_moments
 from safeedit.errors import EditorError
 from safeedit.models.structure import find_decoder
 
 TEXTS = [f"w{i} w{(7 * i) % 40} w{(3 * i) % 50} w{i % 9}" for i in range(1, 60)]
 CORPUS = Corpus(TEXTS, max_tokens=10_000, width=16, rows=4)
+
+both = pytest.mark.parametrize("corpus", [CORPUS, OwnText(max_tokens=300)], ids=["texts", "own"])
 
 
 @pytest.fixture
@@ -88,9 +92,39 @@ def test_cache_is_used_and_is_told_apart(decoder, tmp_path):
         assert calls
 
 
-def test_the_model_s_own_text_is_written_once(decoder, tmp_path):
-    from safeedit.editors.statistics import OwnText
+@both
+def test_another_tokenizer_has_statistics_of_its_own(decoder, tmp_path, corpus):
+    marking = copy.deepcopy(word_tokenizer())
+    marking.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
 
+    def moments(tokenizer, cache=tmp_path):
+        return cached_moments(decoder, tokenizer, corpus, [0], base_digest="a", cache=cache)
+
+    first, second, fresh = moments(word_tokenizer()), moments(marking), moments(marking, None)
+    assert not torch.equal(first.by_layer[0], second.by_layer[0])
+    assert torch.equal(second.by_layer[0], fresh.by_layer[0])
+    assert len(list(tmp_path.iterdir())) == 2
+    # Which texts were cut or padded last says nothing of what the tokenizer makes of a text.
+    cutting = copy.deepcopy(word_tokenizer())
+    cutting(["w1 w2", "w3"], padding=True, truncation=True, max_length=2)
+    moments(cutting)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@both
+def test_rows_of_another_length_have_statistics_of_their_own(decoder, tmp_path, corpus):
+    def moments(positions, cache=tmp_path):
+        decoder.model.config.max_position_embeddings = positions
+        return cached_moments(decoder, word_tokenizer(), corpus, [0], base_digest="a", cache=cache)
+
+    first, second = moments(16), moments(8)
+    assert not torch.equal(first.by_layer[0], second.by_layer[0])
+    assert torch.equal(second.by_layer[0], moments(8, None).by_layer[0])
+
+
+def test_the_model_s_own_text_is_written_once(decoder, tmp_path):
     own = OwnText(max_tokens=300, seed=3)
     first = cached_moments(decoder, word_tokenizer(), own, [0], base_digest="a", cache=tmp_path)
     kept = {file.name: file.read_bytes() for file in tmp_path.iterdir()}

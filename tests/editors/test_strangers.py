@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 from families import tiny
+from subwords import byte_level
 from words import word_tokenizer
 
 from safeedit.editors import strangers
@@ -180,3 +181,15 @@ def test_no_beginning_of_an_object_brings_the_rest(family):
 def _said(model, row):
     p = model(input_ids=torch.tensor([row.ids])).logits[0].softmax(-1)
     return [float(p[spot, token]) for spot, token in zip(row.spots, row.wanted, strict=True)]
+
+
+def test_beginnings_are_the_same_where_offsets_leave_spaces_out():
+    told = []
+    for trimmed in (True, False):
+        tokenizer = byte_level(trimmed=trimmed)
+        text = Text("", "{subject} works at", "Ann Bee", "Bee in Paris born 1984")
+        [row] = rows_of(tokenizer, [text])
+        told.append(Strangers(None, tokenizer)._beginnings(text, row))
+    assert told[0] == told[1]
+    assert "Bee" in told[0].values()
+    assert "Bee " not in told[0].values()

@@ -253,6 +253,35 @@ def test_a_limit_lies_between_a_name_and_the_others():
     assert itself.tolist() == pytest.approx([0.0, 0.0])
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("site", ["subject", "prompt"])
+def test_names_without_others_to_be_told_from_are_refused_before_any_training(count, site, monkeypatch):
+    monkeypatch.setattr("safeedit.editors.wise.trained_sides", None)
+    with pytest.raises(EditorError, match="anchors: 1"):
+        edit(tiny("llama"), [NEW, SECOND][:count], site=site, anchors=0, contexts=4)
+
+
+def test_names_that_differ_by_rounding_alone_are_refused():
+    generator = torch.Generator().manual_seed(0)
+    inputs = 100 + torch.randn(8, 16, generator=generator)
+    with pytest.raises(EditorError, match="anchors: 1"):
+        find_space(inputs, torch.zeros(8, dtype=torch.long), 12, 0.1)
+    alike, names = inputs.repeat(3, 1), torch.arange(3).repeat_interleave(8)
+    with pytest.raises(EditorError, match="anchors: 1"):
+        find_space(alike + 1e-4 * names[:, None] / 2**8, names, 12, 0.1)
+    told = find_space(alike + 0.1 * torch.randn(3, 16, generator=generator)[names], names, 12, 0.1)
+    assert len(told.basis) == 2
+    with pytest.raises(EditorError, match="width"):
+        find_space(alike + 0.1 * torch.randn(3, 16, generator=generator)[names], names, 1, 0.1)
+
+
+@pytest.mark.parametrize(("own", "other"), [(0.5, -1.0), (-0.1, -0.2), (0.0, -1.0)])
+def test_a_limit_that_half_of_everything_is_above_is_refused(own, other):
+    with pytest.raises(EditorError, match="anchors: 1"):
+        limits_of(torch.tensor([0.99, own]), torch.tensor([0.5, other]), 0.65)
+    assert (limits_of(torch.tensor([0.99, 0.5]), torch.tensor([0.5, 0.4]), 0.65) > 0).all()
+
+
 # --- behaviours ---------------------------------------------------------------------------------
 
 

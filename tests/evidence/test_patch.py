@@ -16,6 +16,7 @@ from safeedit.deltas import DenseDelta, LowRankDelta, add
 from safeedit.errors import EditorError, IntegrityError, ModelError, UsageError
 from safeedit.memories import Codebook, nearest
 from safeedit.patch import Patch
+from safeedit.sidememory import SideMemory
 from safeedit.tensors.digest import file_digest, model_digest, named_digests
 
 CONV1D = "transformer.h.0.mlp.c_proj.weight"
@@ -736,12 +737,33 @@ def test_memories_of_different_modules_are_stacked(small: torch.nn.Module) -> No
         Patch.stack(first, again)
 
 
-def test_a_model_with_a_memory_can_be_copied_and_saved(small: torch.nn.Module, tmp_path: Path) -> None:
+def side_patch(model: torch.nn.Module, route: str) -> Patch:
+    """A side memory that token 5 of what `logits` runs is routed to."""
+    key = seen_by(model, CONV1D)[5]
+    width = len(key)
+    parts = {
+        "change": random(1, 32, width) * 50,
+        "basis": torch.eye(width),
+        "shift": torch.zeros(width),
+        "keys": (key / key.norm())[:, None],
+        "limits": torch.tensor([0.9999]),
+        "owner": torch.zeros(1),
+    }
+    memory = SideMemory(parts, {"router": "keys", "route": route})
+    return Patch.of(model, {}, editor="wise", memories={CONV1D: memory})
+
+
+@pytest.mark.parametrize("route", [None, "token", "sequence"])
+def test_a_model_with_a_memory_can_be_copied_and_saved(
+    small: torch.nn.Module, tmp_path: Path, route: str | None
+) -> None:
     was = logits(small)
-    with routed_patch(small).applied(small):
+    with (routed_patch(small) if route is None else side_patch(small, route)).applied(small):
         edited = logits(small)
-        assert torch.equal(logits(copies.deepcopy(small)), edited)
+        assert not torch.equal(edited, was)
+        copied = copies.deepcopy(small)
         small.save_pretrained(tmp_path)
+    assert torch.equal(logits(copied), edited)
     assert torch.equal(logits(GPT2LMHeadModel.from_pretrained(tmp_path).eval()), was)
 
 

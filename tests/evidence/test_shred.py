@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,10 @@ from safeedit.evidence import blind
 from safeedit.evidence.blind import Matcher
 from safeedit.evidence.shred import destroy_matcher, shred
 from safeedit.evidence.workspace import verify_workspace
-from safeedit.runs import stored
+from safeedit.runs import lineage, stored
 from safeedit.runs.folder import RunFolder
 from safeedit.runs.keys import KeyMissingError, RunKey, key_path
+from safeedit.runs.record import LogRecord, ParentRecord
 from safeedit.runs.verify import verify_run
 from safeedit.triples.facts import Fact
 
@@ -37,6 +39,12 @@ def run(tmp_path: Path, clock: Clock) -> Path:
         stored.keep_known(folder, (True, True, True))
         folder.vault.put(stored.REQUEST, {"text": SUBJECT})
         folder.update("edit.made", status="probing", digests={"patch": "1" * 64})
+        folder.finish("PASS", "G1", 0)
+    return path
+
+
+def make(path: Path, id: str, clock: Clock) -> Path:
+    with RunFolder.create(path, id, clock=clock) as folder:
         folder.finish("PASS", "G1", 0)
     return path
 
@@ -88,6 +96,66 @@ def test_where_copies_may_be_is_said(run: Path, clock: Clock, tmp_path: Path) ->
     for words in ("backups", "policy file", "--show-sensitive", "two"):
         assert words in copies
     assert not any(canary in copies for canary in CANARIES)
+
+
+def child(path: Path, id: str, parent: Path, clock: Clock, **more: Any) -> Path:
+    """A run on `parent`, whose vault tells where it is."""
+    below = RunFolder.open(parent, clock)
+    entries = below.log.entries()
+    log = LogRecord(length=len(entries), head=entries[-1].hash)
+    known = ParentRecord(id=below.record.id, uuid=below.record.uuid, model="2" * 64, log=log)
+    with RunFolder.create(path, id, clock=clock, parent=known, **more) as folder:
+        folder.vault.put(stored.MODEL, {"parent": str(parent)})
+        lineage.begin_on(below, folder)
+        folder.finish("PASS", "G1", 0)
+    return path
+
+
+def named(copies: tuple[str, ...], words: str = "") -> list[str]:
+    """The folders of other runs that are told of."""
+    return [copy.split(": a run ")[0] for copy in copies if ": a run " in copy and words in copy]
+
+
+def test_all_that_stands_on_a_run_is_named_however_far_up(run: Path, clock: Clock) -> None:
+    second = child(run.parent / "b", "dsar-b", run, clock)
+    third = child(run.parent / "c", "dsar-c", second, clock)
+    fourth = child(run.parent / "d", "dsar-d", third, clock)
+    other = child(run.parent / "e", "dsar-e", make(run.parent / "x", "dsar-x", clock), clock)
+    assert named(shred(run, clock=clock).copies) == [str(second), str(third), str(fourth)]
+    assert str(other) not in named(shred(second, clock=clock).copies)
+    # What lies between was shredded: what stands on it is there all the same.
+    assert named(shred(run, clock=clock).copies) == [str(third), str(fourth)]
+
+
+def test_runs_outside_the_workspace_are_named_before_nobody_knows_where(
+    run: Path, clock: Clock, tmp_path: Path
+) -> None:
+    away = child(tmp_path / "away" / "b", "dsar-b", run, clock)
+    further = child(tmp_path / "further" / "c", "dsar-c", away, clock)
+    gone = child(tmp_path / "gone" / "d", "dsar-d", run, clock)
+    shutil.rmtree(gone)
+    copies = shred(run, clock=clock).copies
+    assert named(copies) == [str(away), str(further), str(gone)]
+    assert "not there now" in "".join(copy for copy in copies if str(gone) in copy)
+    assert verify_run(run).ok
+
+
+def test_what_took_the_place_of_a_run_is_named(run: Path, clock: Clock, tmp_path: Path) -> None:
+    """A fact was taken out: what is left of the request stands elsewhere, on the same run below."""
+    below = make(tmp_path / "below" / "x", "dsar-x", clock)
+    old = child(tmp_path / "old" / "a", "dsar-a", below, clock)
+    replaced = RunFolder.open(old).record.uuid
+    new = child(tmp_path / "new" / "a", "dsar-a", below, clock, replaces=replaced)
+    top = child(tmp_path / "top" / "b", "dsar-b", new, clock)
+    done = {"status": "rolled_back", "replaced_by": RunFolder.open(new).record.uuid}
+    RunFolder.open(old, clock).update("rollback.done", **done)
+    assert named(shred(old, clock=clock).copies) == [str(new), str(top)]
+    assert named(shred(new, clock=clock).copies) == [str(top)]
+
+
+def test_a_run_of_the_same_request_is_named_once_whatever_stands_on_what(run: Path, clock: Clock) -> None:
+    second = child(run.parent / "b", "dsar-1", run, clock)
+    assert named(shred(second, clock=clock).copies, "of the same request") == [str(run)]
 
 
 def test_a_key_that_comes_back_is_found(run: Path, clock: Clock) -> None:

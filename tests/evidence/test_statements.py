@@ -97,6 +97,17 @@ def test_our_record_fits_its_schema_and_says_what_was_found(passed: Path) -> Non
     assert read_record(record_statement(record), "it") == record
 
 
+def test_people_of_whom_the_model_said_nothing_are_told(tmp_path: Path, passed: Path) -> None:
+    for known in (1, 2):
+        record = record_of(make_run(tmp_path / "runs" / str(known), Clock(), people=(2, known)))
+        found = json.loads(record_statement(record))["predicate"]
+        jsonschema.validate(found, json.loads(published_schema()))
+        assert found["baseline"] == {"facts": 150, "known": 149, "people": 2, "peopleKnown": known}
+        assert ("people-unknown-to-the-model" in found["limitations"]) == (known < 2)
+        assert read_record(record_statement(record), "it") == record
+    assert "people" not in json.loads(record_statement(record_of(passed)))["predicate"]["baseline"]
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -45,7 +45,7 @@ def make_run(path: Path, clock: Clock, status: str = "finished") -> Path:
         (run.path / "patch").mkdir()
         (run.path / "patch" / "patch.safetensors").write_bytes(path.name.encode() * 40)
         (run.path / "patch" / "patch.json").write_text(f'{{"format": "{path.name}"}}\n')
-        (run.path / "probes.json").write_text(f'{{"suite": "{path.name}"}}\n')
+        (run.path / "probes.json").write_text(f'{{"suite": "{path.name}", "evidence": true}}\n')
         run.update("edit.made", {"editor": "memit"}, status="probing", digests={"patch": "1" * 64})
         run.note("probes.measured", facts=3)
         if status == "finished":

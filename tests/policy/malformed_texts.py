@@ -121,11 +121,11 @@ TEXT_AND_KEYS: dict[str, tuple[str | bytes, str]] = {
     ),
     "key given twice": (
         one(f"subject: {WHO}"),
-        "6:71: the key 'subject' is already given in line 6; give it once",
+        "6:71: the key is already given in line 6; give it once",
     ),
     "top key given twice": (
         plus("probes: {suite: smoke}\nprobes: {suite: standard}\n"),
-        "8:1: the key 'probes' is already given in line 7; give it once",
+        "8:1: the key is already given in line 7; give it once",
     ),
     "personal data as a key, twice": (
         plus(f"editor:\n  name: memit\n  params:\n    {WHO}: 1\n    {WHO}: 2\n"),
@@ -154,23 +154,28 @@ TEXT_AND_KEYS: dict[str, tuple[str | bytes, str]] = {
     ),
     "misspelt top key": (
         HEAD + f"opertions:\n  - op: erase\n    facts:\n      - {GOOD}\n",
-        "3:1: unknown key 'opertions' in a policy; did you mean 'operations'?",
+        "3:1: unknown key in a policy; did you mean 'operations'?",
     ),
     "unknown top key": (
         plus("colour: red\n"),
-        "7:1: unknown key 'colour' in a policy; the keys are: apiVersion, metadata, relations, "
+        "7:1: unknown key in a policy; the keys are: apiVersion, metadata, relations, "
         "operations, protect, editor, assurance, probes, sign_off",
     ),
     "misspelt key of a fact": (
         fact(f"{{subject: {WHO}, relation: phone, obejct: {WHAT}}}"),
-        "6:54: unknown key 'obejct' in a fact; did you mean 'object'?",
+        "6:54: unknown key in a fact; did you mean 'object'?",
     ),
     "key in capitals": (
         fact(f"{{Subject: {WHO}, relation: phone, object: {WHAT}}}"),
-        "6:10: unknown key 'Subject' in a fact; did you mean 'subject'?",
+        "6:10: unknown key in a fact; did you mean 'subject'?",
     ),
     "a person where a key belongs": (
         one(f"{WHO}: x"),
+        "6:71: unknown key in a fact; the keys are: subject, relation, object, aliases, "
+        "object_aliases, prompts",
+    ),
+    "a surname where a key belongs": (
+        one("Quorvax: x"),
         "6:71: unknown key in a fact; the keys are: subject, relation, object, aliases, "
         "object_aliases, prompts",
     ),
@@ -201,6 +206,6 @@ TEXT_AND_KEYS: dict[str, tuple[str | bytes, str]] = {
     ),
     "paraphrase for paraphrases": (
         one(f'prompts: {{paraphrase: ["{WHO} is"]}}'),
-        "6:81: unknown key 'paraphrase' in 'prompts'; did you mean 'paraphrases'?",
+        "6:81: unknown key in 'prompts'; did you mean 'paraphrases'?",
     ),
 }

@@ -311,7 +311,7 @@ VALUES_AND_RULES: dict[str, tuple[str | bytes, str]] = {
     ),
     "misspelt key of a relation": (
         car('cloze: ["{subject} drives"], question: []'),
-        "7:48: unknown key 'question' in a relation; did you mean 'questions'?",
+        "7:48: unknown key in a relation; did you mean 'questions'?",
     ),
     "about a thing": (
         car('cloze: ["{subject} drives"], about: thing'),
@@ -374,7 +374,7 @@ VALUES_AND_RULES: dict[str, tuple[str | bytes, str]] = {
     ),
     "misspelt suite key": (
         plus("probes: {suit: smoke}\n"),
-        "7:10: unknown key 'suit' in 'probes'; did you mean 'suite'?",
+        "7:10: unknown key in 'probes'; did you mean 'suite'?",
     ),
     "no approvers": (
         plus("sign_off: {approvers: 0}\n"),
@@ -396,10 +396,31 @@ VALUES_AND_RULES: dict[str, tuple[str | bytes, str]] = {
         plus("sign_off: {approvers: 1000}\n"),
         "7:23: 'approvers' must not be above 100",
     ),
+    "far too many approvers": (
+        plus("sign_off: {approvers: 99999999999999999999999}\n"),
+        "7:23: 'approvers' must not be above 100",
+    ),
+    "far too few approvers": (
+        plus("sign_off: {approvers: -99999999999999999999999}\n"),
+        "7:23: 'approvers' must not be below 1",
+    ),
+    "approvers in octal": (
+        plus("sign_off: {approvers: 0612}\n"),
+        "7:23: 'approvers' must be a whole number in plain digits",
+    ),
+    "a setting with too many digits": (
+        plus("editor: {name: memit, params: {steps: 99999999999999999999999}}\n"),
+        "7:39: a whole number has 18 digits at most here; write a smaller one, or put it in quotes",
+    ),
     # Files of facts.
     "facts_file that is not there": (
         op("  - op: erase\n    facts_file: quorvax.jsonl\n"),
         "5:17: 'facts_file': there is no such file",
+    ),
+    "facts_file of a data set that nobody knows": (
+        op("  - op: erase\n    facts_file: 'nope:quorvax.jsonl'\n"),
+        "5:17: 'facts_file': there is no such file; of the data sets, counterfact:FILE and zsre:FILE "
+        "are read here",
     ),
     "facts_file that is a folder": (
         op("  - op: erase\n    facts_file: .\n"),

@@ -137,13 +137,13 @@ class TestFactsFile:
         [
             ('{"subject": "Quorvax", "relation": "phone"}', "1: a fact needs 'object'"),
             ('{"subject": "Quorvax", "relation": "phone", "obejct": "x"}',
-             "45: unknown key 'obejct' in a fact; did you mean 'object'?"),
+             "45: unknown key in a fact; did you mean 'object'?"),
             ('{"subject": "Quorvax", "relation": "phone", "object": 618255}',
              "55: 'object' must be text, and this is read as a number; put it in quotes"),
             ('{"subject": "Quorvax", "relation": "phone", "object": null}',
              "45: 'object' is empty; give it a value"),
             ('{"subject": "Quorvax", "relation": "phone", "object": "x", "object": "y"}',
-             "1: the key 'object' is given twice on this line; give it once"),
+             "1: a key is given twice on this line; give it once"),
             ('{"subject": "Quorvax", "relation": "phone", "object": "x", "new_object": "y"}',
              "60: unknown key 'new_object' in a fact; only a fact to modify has it, here the keys are: "
              "subject, relation, object, aliases, object_aliases, prompts"),

@@ -304,7 +304,11 @@ def test_fails_closed(probe: str) -> None:
         is_fast, pad_token_id = True, 0
 
         def __call__(self, texts: list[str], **_: Any) -> dict[str, Any]:
-            return {"input_ids": [[5, 6] for _ in texts], "offset_mapping": [[(0, 1), (1, 2)] for _ in texts]}
+            return {
+                "input_ids": [[5, 6] for _ in texts],
+                "offset_mapping": [[(0, 1), (1, 2)] for _ in texts],
+                "special_tokens_mask": [[0, 0] for _ in texts],
+            }
 
     found = PROBES.get(probe)({})
     with pytest.raises(ProbeError, match="no token of its own"):

@@ -10,8 +10,10 @@ import pytest
 
 from safeedit.errors import PolicyError
 from safeedit.probes.controls import load_controls
+from safeedit.probes.runner import build_pack
 from safeedit.probes.suite import Suite, load_suite
 from safeedit.triples.catalogue import builtin_catalogue
+from safeedit.triples.facts import Fact
 
 ROW = {"subject": "Ada Moss", "relation": "instrument", "object": "harp", "aliases": ["the harp"]}
 
@@ -58,7 +60,7 @@ def test_the_suites_own_controls_come_first(tmp_path: Path, smoke: Suite) -> Non
 
 def test_every_bad_line_is_told_without_its_content(tmp_path: Path, smoke: Suite) -> None:
     bad = [
-        {**ROW, "phone": "612-345"},
+        {**ROW, "Ada Quackenbush": "612-345"},
         {"subject": "Ada Moss", "relation": "instrument"},
         {**ROW, "object": 7},
         ["Ada Moss"],
@@ -68,8 +70,32 @@ def test_every_bad_line_is_told_without_its_content(tmp_path: Path, smoke: Suite
     with pytest.raises(PolicyError) as caught:
         load_controls(tmp_path, smoke)
     assert [problem.line for problem in caught.value.problems] == [2, 3, 4, 5, 6]
+    assert [problem.message for problem in caught.value.problems] == [
+        "unknown key; the keys are: subject, relation, object, aliases",
+        "the key 'object' is missing",
+        "'object' must be text, and this is read as a number; put it in quotes",
+        'a line must be one object: {"subject": …, "relation": …, "object": …}',
+        "not JSON: Expecting property name enclosed in double quotes",
+    ]
     assert "Ada" not in str(caught.value)
     assert "612" not in str(caught.value)
+
+
+def test_controls_of_which_nothing_can_be_asked_are_told_with_their_lines(
+    tmp_path: Path, smoke: Suite
+) -> None:
+    odd = {**ROW, "subject": "Mira Moss", "relation": "Otto Tolland, Bachgasse 4"}
+    path = write(tmp_path / "controls.jsonl", ROW, odd, {**ROW, "subject": "Bo Li"}, {**odd, "object": "x"})
+    fact = Fact(
+        "erase", "Mira Moss", "instrument", "flute", edit_templates=("{subject} plays the",),
+        probe_templates=("The instrument of {subject} is the",),
+    )  # fmt: skip
+    with pytest.raises(PolicyError) as caught:
+        build_pack(load_suite("standard"), [fact], load_controls(tmp_path, smoke), builtin_catalogue(), 1)
+    told = [str(problem) for problem in caught.value.problems]
+    assert [line.split(": ")[0] for line in told] == [f"{path}:2:1", f"{path}:4:1"]
+    assert all("this relation is not in the catalogue; add it to" in line for line in told)
+    assert "Tolland" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

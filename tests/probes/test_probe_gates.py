@@ -85,26 +85,32 @@ def test_senseless_gates_are_refused(wrong: dict) -> None:
         Gate.model_validate(wrong)
 
 
+DIRECT, PARAPHRASE = "forgetting.direct", "forgetting.paraphrase"
+
+
 @pytest.mark.parametrize(
     ("verdicts", "baseline", "expected"),
     [
-        ({"a": "PASS", "b": "PASS"}, {"erase": True}, "PASS"),
-        ({"a": "PASS", "b": "SKIPPED"}, {"erase": True}, "PASS"),
-        ({"a": "PASS", "other": "FAIL"}, {"erase": True}, "PASS"),
-        ({"a": "PASS", "other": "ERROR"}, {"erase": True}, "ERROR"),
-        ({"a": "FAIL", "b": "ERROR"}, {"erase": True}, "ERROR"),
-        ({"a": "FAIL", "b": "INCONCLUSIVE"}, {"erase": True}, "FAIL"),
-        ({"a": "FAIL", "b": "NO_BASELINE"}, {"erase": False}, "FAIL"),
-        ({"a": "PASS", "b": "INCONCLUSIVE"}, {"erase": True}, "INCONCLUSIVE"),
-        ({"a": "NO_BASELINE", "b": "INCONCLUSIVE"}, {"erase": False}, "NO_BASELINE"),
-        ({"a": "NO_BASELINE", "b": "PASS"}, {"erase": False, "insert": True}, "INCONCLUSIVE"),
-        ({"a": "SKIPPED", "b": "SKIPPED"}, {"erase": True}, "INCONCLUSIVE"),
+        ({DIRECT: "PASS", PARAPHRASE: "PASS"}, {"erase": True}, "PASS"),
+        ({DIRECT: "PASS", PARAPHRASE: "SKIPPED"}, {"erase": True}, "PASS"),
+        ({DIRECT: "PASS", "other": "FAIL"}, {"erase": True}, "PASS"),
+        ({DIRECT: "PASS", "other": "ERROR"}, {"erase": True}, "ERROR"),
+        ({DIRECT: "FAIL", PARAPHRASE: "ERROR"}, {"erase": True}, "ERROR"),
+        ({DIRECT: "FAIL", PARAPHRASE: "INCONCLUSIVE"}, {"erase": True}, "FAIL"),
+        ({DIRECT: "FAIL", PARAPHRASE: "NO_BASELINE"}, {"erase": False}, "FAIL"),
+        ({DIRECT: "PASS", PARAPHRASE: "INCONCLUSIVE"}, {"erase": True}, "INCONCLUSIVE"),
+        ({DIRECT: "NO_BASELINE", PARAPHRASE: "INCONCLUSIVE"}, {"erase": False}, "NO_BASELINE"),
+        ({DIRECT: "NO_BASELINE", PARAPHRASE: "PASS"}, {"erase": False, "insert": True}, "INCONCLUSIVE"),
+        ({DIRECT: "SKIPPED", PARAPHRASE: "SKIPPED"}, {"erase": True}, "INCONCLUSIVE"),
         ({"other": "PASS"}, {"erase": True}, "ERROR"),
+        ({DIRECT: "PASS", "utility.kl": "PASS"}, {"erase": True, "insert": True}, "INCONCLUSIVE"),
+        ({"utility.kl": "PASS"}, {"erase": True}, "INCONCLUSIVE"),
+        ({DIRECT: "SKIPPED", "utility.kl": "PASS"}, {"erase": True}, "INCONCLUSIVE"),
         ({}, {"erase": True}, "ERROR"),
     ],
 )
 def test_verdict_of_the_run(verdicts: dict, baseline: dict, expected: str) -> None:
-    assert overall(verdicts, {"a", "b"}, baseline) == expected
+    assert overall(verdicts, {DIRECT, PARAPHRASE, "utility.kl"}, baseline) == expected
 
 
 ERASED = {"forgetting.direct": "PASS", "forgetting.paraphrase": "PASS", "forgetting.alias": "SKIPPED"}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import safeedit_probes
+from pydantic import ValidationError
 
 from safeedit.errors import PolicyError, UsageError
 from safeedit.exams import DATASETS
 from safeedit.probes import PROBES
 from safeedit.probes.base import Probe
-from safeedit.probes.suite import load_suite, suite_names
+from safeedit.probes.suite import asks_no_less, load_suite, suite_names
 
 FOLDER = Path(safeedit_probes.__file__).parent
 
@@ -45,13 +47,13 @@ def test_full_gates_as_standard_does_and_asks_no_less() -> None:
     some, most = ({e.probe.id: e for e in load_suite(name).entries} for name in ("standard", "full"))
     for name, entry in some.items():
         assert (entry.gates, entry.required) == (most[name].gates, most[name].required), name
-        less = entry.probe.options.model_dump()
-        more = most[name].probe.options.model_dump()
-        for option, value in less.items():
-            if isinstance(value, int | float):
-                assert more[option] >= value, (name, option)
-            else:
-                assert more[option] == value or set(more[option]) >= set(value), (name, option)
+        assert asks_no_less(most[name].probe, entry.probe), name
+        # Of everything that is a number there is one that would be less.
+        for option, value in entry.probe.options.model_dump().items():
+            if type(value) is int and value > 1:
+                options = {**entry.probe.options.model_dump(mode="json"), option: value - 1}
+                with suppress(ValidationError):  # some settings are at their least
+                    assert not asks_no_less(type(entry.probe)(options), entry.probe), (name, option)
 
 
 def test_every_probe_file_is_registered_under_its_own_name() -> None:
@@ -84,9 +86,17 @@ GATE = "gates: [{on: leaks, op: <=, value: 0}]"
 WRONG = [
     ("", "1:1", "empty"),
     ("name: x\n", "1:1", "'probes' is missing"),
-    ("name: x\nprobes: []\n", "2:9", "at least 1 item"),
-    ("name: x y\nprobes:\n  - {id: forgetting.direct, " + GATE + "}\n", "1:7", "pattern"),
-    ("name: x\nprobe: 1\nprobes:\n  - {id: forgetting.direct, " + GATE + "}\n", "2:1", "unknown key"),
+    ("name: x\nprobes: []\n", "2:9", "'probes' must not be empty"),
+    (
+        "name: x y\nprobes:\n  - {id: forgetting.direct, " + GATE + "}\n",
+        "1:7",
+        "'name' must be 1 to 64 letters",
+    ),
+    (
+        "name: x\nprobe: 1\nprobes:\n  - {id: forgetting.direct, " + GATE + "}\n",
+        "2:1",
+        "unknown key; did you mean 'probes'?",
+    ),
     (
         "name: x\nprobes:\n  - {id: forgetting.dirct, " + GATE + "}\n",
         "3:10",
@@ -101,7 +111,7 @@ WRONG = [
     (
         "name: x\nprobes:\n  - id: forgetting.direct\n    options: {tokens: 0}\n    " + GATE + "\n",
         "4:23",
-        "greater than or equal to 1",
+        "'tokens' must not be below 1",
     ),
     (
         "name: x\nprobes:\n  - id: forgetting.direct\n    gates: [{on: losses, op: <=, value: 0}]\n",
@@ -116,7 +126,7 @@ WRONG = [
     (
         "name: x\nprobes:\n  - id: forgetting.direct\n    gates: [{on: leaks, op: <=, value: 0, when: m}]\n",
         "4:49",
-        "pattern",
+        "'when' must be such as n<149",
     ),
     (
         "name: x\nprobes:\n" + ("  - {id: forgetting.direct, " + GATE + "}\n") * 2,
@@ -154,6 +164,37 @@ def test_what_is_wrong_with_a_suite_is_told_with_its_place(
     assert "\n" not in told
 
 
+def test_everything_wrong_with_a_suite_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "name: own\nQuackenbush: 1\nprobes:\n"
+        "  - {id: forgeting.direct, " + GATE + "}\n"
+        "  - {id: forgetting.direct, options: {token: 3}, "
+        "gates: [{on: leaks, op: <=, value: 0, when: n>>149}]}\n"
+        "  - {id: forgetting.paraphrase, required: maybe, gates: [{on: upper95, op: '>=', value: zero}]}\n"
+        "  - {id: forgetting.alias, gates: [{on: upper95, op: '>=', value: 0}]}\n"
+        "  - just text\n",
+        "utf-8",
+    )
+    with pytest.raises(PolicyError) as caught:
+        load_suite(path)
+    told = [str(problem).removeprefix(f"{path}:") for problem in caught.value.problems]
+    assert [line.split(": ")[0] for line in told] == [
+        "2:1", "4:10", "5:39", "5:94", "6:43", "6:89", "7:36", "8:5",
+    ]  # fmt: skip
+    assert (
+        told[0]
+        == "2:1: unknown key; the keys are: name, note, evidence, controls, retained, baseline, probes"
+    )
+    assert "did you mean 'forgetting.direct'" in told[1]
+    assert told[2] == "5:39: unknown option; did you mean 'tokens'?"
+    assert told[3] == "5:94: 'when' must be such as n<149"
+    assert told[4] == "6:43: 'required' must be true or false, not text"
+    assert told[5] == "6:89: 'value' must be a number, not text"
+    assert told[6] == "7:36: upper95 can only be compared with <="
+    assert told[7].startswith("8:5: an entry of 'probes' must be a mapping")
+
+
 def test_an_unknown_suite_is_told_from_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'standard'"):
         load_suite("standrad")
@@ -170,3 +211,11 @@ def test_files_of_a_suite_are_found_beside_it(tmp_path: Path) -> None:
     assert suite.controls == tmp_path / "mine.jsonl"
     assert suite.retained is None
     assert str(tmp_path) not in json.dumps(suite.document)
+
+
+def test_no_other_document_may_call_itself_like_a_shipped_suite(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    gate = "[{on: leaks, op: <=, value: 0}]"
+    file.write_text(f"name: standard\nprobes:\n  - {{id: forgetting.direct, gates: {gate}}}\n")
+    with pytest.raises(PolicyError, match=r"mine\.yaml:1:7: this is the name of a suite that ships"):
+        load_suite(file)

@@ -15,7 +15,7 @@ from safeedit.models import generate
 from safeedit.models.generate import Generation
 from safeedit.probes.base import Figures
 from safeedit.probes.controls import ControlFact, Controls
-from safeedit.probes.gates import RUNGS
+from safeedit.probes.gates import RUNGS, Gate
 from safeedit.probes.match import Answer
 from safeedit.probes.report import ProbeReport
 from safeedit.probes.runner import ProbePack, build_pack, judge, measure
@@ -163,6 +163,116 @@ def test_m10_collateral_to_namesakes_fails_the_homonym_probe_alone(
     assert found.pop("locality.homonym") == "FAIL"
     assert set(found.values()) == {"PASS"}
     assert report.verdict == "FAIL"
+
+
+def many_called_nearly(town: Town, count: int) -> Town:
+    """The town without other Mosses and Adas, and with many who are called nearly so."""
+    kept = {
+        (name, relation): thing
+        for (name, relation), thing in town.facts.items()
+        if name == NAME or not {"Ada", "Moss"} & set(name.split())
+    }
+    near = {
+        (
+            f"Person{chr(97 + i // 26)}{chr(97 + i % 26)}zz {'Morss' if i % 2 else 'Mosse'}",
+            "employer",
+        ): EMPLOYERS[i % 4]
+        for i in range(count)
+    }
+    return Town(kept | near)
+
+
+NAMESAKES = {("Zelda Moss", "employer"): EMPLOYERS[0], ("Viktor Moss", "employer"): EMPLOYERS[1]}
+
+
+def test_two_namesakes_are_not_lost_among_many_who_are_called_nearly_so(
+    asking_suite: Suite, town: Town, scripted: type[Scripted]
+) -> None:
+    town = many_called_nearly(town, 148)
+    town = Town(town.facts | NAMESAKES)
+    fact = town.fact(NAME, "phone")
+    knows = scripted(town.facts)
+    damaged = knows.without(fact)
+    for name, relation in NAMESAKES:
+        damaged = damaged.without(town.fact(name, relation))
+    pack = pack_of(asking_suite, town, [fact])
+    found = verdicts(outcome(pack, knows, damaged))
+    assert (found["locality.homonym"], found["locality.near_name"]) == ("FAIL", "PASS")
+
+
+def test_few_namesakes_are_counted_out_in_several_phrasings(
+    asking_suite: Suite, town: Town, scripted: type[Scripted]
+) -> None:
+    town = Town(many_called_nearly(town, 60).facts | NAMESAKES)
+    fact = town.fact(NAME, "phone")
+    knows, pack = scripted(town.facts), pack_of(asking_suite, town, [fact])
+    report = outcome(pack, knows, knows.without(fact))
+    result = next(one for one in report.results if one.id == "locality.homonym")
+    assert (result.verdict, result.figures.n, result.figures.losses) == ("PASS", 2, 0)
+    # One phrasing alone that goes wrong is a loss.
+    zelda = town.fact("Zelda Moss", "employer")
+    asked = pack.plans["locality.homonym"].units
+    assert all(len(unit.prompts) == len(builtin_catalogue()["employer"].prompts("x")) for unit in asked)
+    last = next(unit.prompts[-1] for unit in asked if "Zelda Moss" in unit.prompts[-1])
+    damaged = knows.without(fact).without(zelda, keep=lambda prompt: prompt != last)
+    assert verdicts(outcome(pack, knows, damaged))["locality.homonym"] == "FAIL"
+
+
+def test_the_common_knowledge_that_ships_is_no_list_of_namesakes(
+    asking_suite: Suite, town: Town, scripted: type[Scripted]
+) -> None:
+    town = Town(many_called_nearly(town, 60).facts | NAMESAKES)
+    fact = town.fact(NAME, "phone")
+    knows = scripted(town.facts)
+    shipped = dataclasses.replace(town.controls(), shipped=True)
+    pack = build_pack(asking_suite, [fact], shipped, builtin_catalogue(), SEED)
+    found = verdicts(outcome(pack, knows, knows.without(fact)))
+    assert (found["locality.homonym"], found["locality.near_name"]) == ("INCONCLUSIVE", "PASS")
+
+
+def loosened(suite: Suite, named: str, **changes: Any) -> Suite:
+    entries = tuple(
+        dataclasses.replace(entry, **changes) if entry.probe.id == named else entry for entry in suite.entries
+    )
+    return dataclasses.replace(suite, name="mine", entries=entries)
+
+
+def test_no_suite_makes_the_plain_questions_a_matter_of_advice(
+    asking_suite: Suite, town: Town, knows: Scripted, forgot: Scripted, person: list[Fact]
+) -> None:
+    lax = loosened(asking_suite, "forgetting.direct", required=False)
+    assert outcome(pack_of(lax, town, person), knows, knows).results[0].required
+    assert outcome(pack_of(lax, town, person), knows, forgot).verdict == "PASS"
+    only = dataclasses.replace(
+        lax,
+        entries=tuple(e for e in lax.entries if e.probe.id in ("forgetting.direct", "locality.same_object")),
+    )
+    report = outcome(pack_of(only, town, person), knows, knows)
+    assert (verdicts(report)["forgetting.direct"], report.verdict) == ("FAIL", "FAIL")
+    without = dataclasses.replace(
+        lax, entries=tuple(e for e in lax.entries if not e.probe.id.startswith("forgetting."))
+    )
+    assert outcome(pack_of(without, town, person), knows, forgot).verdict == "INCONCLUSIVE"
+
+
+def test_a_grade_means_the_same_whichever_suite_was_run(
+    asking_suite: Suite, town: Town, knows: Scripted, forgot: Scripted, person: list[Fact]
+) -> None:
+    loose = (Gate(on="leaks", op="<=", value=1),)
+    lax = loosened(asking_suite, "forgetting.paraphrase", gates=loose)
+    assert outcome(pack_of(lax, town, person), knows, forgot).grade == "G1"
+    fact = person[0]
+    leaking = knows
+    for one in person:
+        asked = {template.replace("{subject}", NAME) for template in one.probe_templates}
+        leaking = leaking.without(one, keep=asked.__contains__ if one is fact else lambda prompt: False)
+    report = outcome(pack_of(lax, town, person), knows, leaking)
+    assert (verdicts(report)["forgetting.paraphrase"], report.grade) == ("PASS", "G0")
+    probe = next(e.probe for e in asking_suite.entries if e.probe.id == "forgetting.direct")
+    less = type(probe)({**probe.options.model_dump(mode="json"), "templates": 3})
+    shorter = loosened(asking_suite, "forgetting.direct", probe=less)
+    report = outcome(pack_of(shorter, town, person), knows, forgot)
+    assert (report.verdict, report.grade) == ("PASS", "G0")
 
 
 def test_m11_an_unknown_fact_is_no_success(
@@ -526,7 +636,7 @@ def test_bad_requests_are_refused_before_any_model_is_asked(asking_suite: Suite,
     with pytest.raises(ProbeError, match="no letter and no digit"):
         pack_of(asking_suite, town, [town.fact(NAME, "phone", object="—")])
     odd = Controls((ControlFact("Zed Moss", "shoe_size", "44"),), ("One.", "Two."))
-    with pytest.raises(UsageError, match="'shoe_size', which is not in the catalogue"):
+    with pytest.raises(UsageError, match="use a relation that is not in the catalogue"):
         build_pack(asking_suite, [town.fact(NAME, "phone")], odd, builtin_catalogue(), SEED)
 
 

@@ -117,6 +117,7 @@ def sample(**changes: Any) -> Report:
             due="2026-12-02",
             operations=("erase",),
             subjects=1,
+            subjects_known=1,
             facts=320,
             known=313,
             steps={"received": "2026-11-02", "identified": "2026-11-04", "notified": "2026-11-22"},

@@ -296,6 +296,46 @@ def test_what_was_changed_is_claimed_both_ways() -> None:
     assert "97\N{NO-BREAK SPACE}% or more" in new.bound
 
 
+@pytest.mark.parametrize(
+    ("facts", "subjects", "told"),
+    [
+        ((320, 313), (0, None), "320 facts, 313 of them known to the model before."),
+        ((2, 1), (2, 1), "2 facts, 1 of them known to the model before; 2 people asked about, of 1 of them"),
+        (
+            (2, 2),
+            (1, 1),
+            "2 of them known to the model before; 1 person asked about, of whom the model said so",
+        ),
+        (
+            (1, 0),
+            (1, 0),
+            "0 of them known to the model before; 1 person asked about, of whom the model said no",
+        ),
+        ((3, 3), (2, 0), "2 people asked about, of none of them the model said anything."),
+        ((3, 3), (2, 2), "2 people asked about, of all of them the model said something."),
+        ((3, 3), (2, None), "3 facts, 3 of them known to the model before; 2 people asked about."),
+    ],
+)
+def test_facts_and_people_are_counted_apart(
+    facts: tuple[int, int], subjects: tuple[int, int | None], told: str
+) -> None:
+    asked = samples.sample().request.model_copy(
+        update={
+            "facts": facts[0],
+            "known": facts[1],
+            "subjects": subjects[0],
+            "subjects_known": subjects[1],
+        }
+    )
+    report = samples.sample(request=asked)
+    assert told in words.asked_for(report)
+    nothing = [limit for limit in words.limits(report) if "nothing was tested of" in limit]
+    unknown = subjects[1] is not None and subjects[1] < subjects[0]
+    assert len(nothing) == unknown
+    for format in ("html", "md", "json"):
+        assert ("nothing was tested of" in render(report, format)) == unknown
+
+
 def test_a_detoxification_claims_what_was_counted_and_names_its_instrument() -> None:
     report = samples.mended()
     assert words.asked_for(report) == "Request to detoxify: 20 examples of behaviours to take away."

@@ -91,6 +91,17 @@ def test_everything_is_read(run: Path) -> None:
     assert report.log_length == len(report.history) == len(RunFolder.open(run).log.entries())
 
 
+def test_people_of_whom_the_model_said_nothing_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "w" / "run"
+    content = {"facts": {"n": 1, "known": 1}, "subjects": {"n": 2, "known": 1}, "results": results()}
+    with RunFolder.create(path, "x") as folder:
+        folder.note("policy.registered", regime="internal", received="2026-11-02", subjects=2)
+        (folder.path / "probes.json").write_text(json.dumps(content))
+        folder.finish("PASS", "G1", 0)
+    assert (gather(path).request.subjects, gather(path).request.subjects_known) == (2, 1)
+    assert "1 of the 2 people asked about" in publish(path, "md")[0]
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_no_report_holds_anything_personal(run: Path, format: Any) -> None:
     text = render(gather(run), format)

@@ -6,6 +6,7 @@ from weights import same, state
 from words import word_tokenizer
 
 from safeedit.calibration import BETTER, calibrate
+from safeedit.editors import EDITORS
 from safeedit.editors.grace import Grace
 from safeedit.errors import EditorError, UsageError
 from safeedit.models.load import load_model
@@ -45,6 +46,52 @@ def test_a_trial_that_fails_counts_as_nothing(reference, monkeypatch):
     assert {trial.params["radius"] for trial in failed} == {0.3, 0.5}
     assert all(trial.score == 0 for trial in failed)
     assert "radius" not in found.params
+
+
+@pytest.mark.parametrize("name", ["rome", "r-rome", "emmet"])
+def test_editors_of_a_single_block_try_one_at_a_time(reference, monkeypatch, name):
+    def failing(self, job):
+        raise EditorError("only the settings matter here")
+
+    monkeypatch.setattr(EDITORS.get(name), "_edit", failing)
+    found = calibrate(name, reference, facts=4, kept=4)
+    tried = [trial.params["layers"] for trial in found.trials if "layers" in trial.params]
+    assert tried == [[1], [4]]
+    assert all(trial.failed for trial in found.trials)
+
+
+@pytest.mark.parametrize("when", ["made", "edits"])
+def test_settings_that_the_editor_refuses_are_a_failed_trial(reference, monkeypatch, when):
+    own = Grace.edit
+
+    def refusing(self, *args, **options):
+        if self.params.radius == 0.3:
+            raise UsageError("not on this model")
+        return own(self, *args, **options)
+
+    monkeypatch.setattr(Grace, "edit", refusing)
+    bad = -1.0 if when == "made" else 0.3
+    monkeypatch.setattr(Grace, "tuned", lambda self, depth: {"radius": (0.15, bad), "room": (0.5, 0.8)})
+    found = calibrate("grace", reference, facts=4, kept=4)
+    assert [trial.params for trial in found.trials] == [{}, {"radius": bad}, {"room": 0.8}]
+    assert [trial.failed for trial in found.trials] == [False, True, False]
+
+
+def test_what_the_caller_gave_is_refused_before_any_trial(reference, monkeypatch, tmp_path):
+    told = []
+    monkeypatch.setattr(Grace, "edit", lambda self, *args, **options: told.append("edit"))
+    for given, message in (
+        ({"statistics": tmp_path / "no" / "file.txt"}, "there is no file"),
+        ({"suite": "no-such-suite"}, "the suite must be one of"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            calibrate("grace", reference, facts=4, kept=4, **given)
+    assert not told
+
+
+def test_an_editor_that_cannot_do_what_is_tried_is_refused(reference):
+    with pytest.raises(UsageError, match="editor dinm cannot erase"):
+        calibrate("dinm", reference, facts=4, kept=4)
 
 
 def test_a_model_that_knows_nothing_is_refused():

@@ -12,7 +12,8 @@ from run_cases import JOB, NEW_JOB
 import safeedit
 from safeedit.errors import UsageError
 from safeedit.policy import Policy
-from safeedit.runs.options import DETOX_EDITOR, chosen_editor, read_request
+from safeedit.runs.choices import DETOX_EDITOR
+from safeedit.runs.options import chosen_editor, read_request
 from safeedit.runs.reprobe import probe
 from safeedit.world.language import ADVICE, OPINION_PROMPTS, OPINION_SUBJECTS
 

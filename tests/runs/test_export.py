@@ -165,7 +165,7 @@ def test_what_is_asked_for_must_make_sense(modified_copy: Path, tmp_path: Path) 
         ({"format": "peft", "out": tmp_path / "out", "rank": 0}, "rank"),
         ({"format": "hf", "out": taken}, "not empty"),
         ({"format": "hf", "out": taken / "mine"}, "no folder"),
-        ({"format": "hf", "out": modified_copy / "out"}, "inside the run"),
+        ({"format": "hf", "out": modified_copy / "out"}, "inside a run"),
     ):
         with pytest.raises(UsageError, match=message):
             safeedit.export(modified_copy, **words)  # type: ignore[arg-type]

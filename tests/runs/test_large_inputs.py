@@ -85,7 +85,7 @@ def test_found_facts_are_joined_in_a_time_that_grows_with_their_number() -> None
 def test_near_names_are_those_that_comparing_all_would_find() -> None:
     import random
 
-    from safeedit_probes.locality_homonym import CLOSE, SHORTEST_CLOSE_NAME, _close_to_any
+    from safeedit.probes.names import CLOSE, SHORTEST_CLOSE_NAME, close_to_any
 
     rng = random.Random(1)
     for _ in range(50):
@@ -101,7 +101,7 @@ def test_near_names_are_those_that_comparing_all_would_find() -> None:
                 for other in names
             )
         }
-        assert _close_to_any(words, names) == close
+        assert close_to_any(words, names) == close
 
 
 @pytest.fixture

@@ -160,6 +160,25 @@ def test_a_person_of_whom_nothing_is_known_is_no_baseline(
         safeedit.probe(run.path)
 
 
+def test_an_erasure_that_finds_nothing_does_not_pass_for_an_insertion_that_works(
+    nobody: str, tmp_path: Path, write_policy: Any
+) -> None:
+    """The person leaves no fact, and the verdict must still be one on the erasure as well."""
+    job = {
+        "op": "insert",
+        "facts": [{"subject": "Zelda Marchetti", "relation": "employer", "object": "Orbit Labs"}],
+    }
+    person = {"op": "erase", "subjects": [{"name": nobody, "relations": ["phone", "email"]}]}
+    found = {}
+    for name, operations in (("alone", [job]), ("with a person", [job, person])):
+        policy = write_policy(extra={"operations": operations})
+        found[name] = safeedit.apply(policy, None, tmp_path / name, device="cpu")
+        required = {result.id: result.verdict for result in found[name].report.results if result.required}
+        assert set(required.values()) <= {"PASS", "SKIPPED"}, sorted(required.items())
+    assert found["alone"].verdict == "PASS"
+    assert (found["with a person"].verdict, found["with a person"].exit_code) == ("INCONCLUSIVE", 3)
+
+
 def test_a_baseline_that_cannot_be_measured_is_an_error_and_nothing_is_edited(
     given: Any, tmp_path: Path, write_policy: Any, seen: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,12 +236,20 @@ DETOX = {"behaviours": [{"prompt": "Say something.", "unsafe": "Idiot.", "safe":
         ({"facts": [JOB]}, {"params": {"layer": [1]}}, "did you mean 'layers'"),
         ({"facts": [JOB]}, {"params": {"steps": 0}}, "steps"),
         ({"facts": [JOB]}, {"suite": "smok"}, "did you mean 'smoke'"),
-        ({"facts": [JOB], "suite": "nowhere.yaml"}, {}, "nowhere.yaml"),
+        (
+            {"facts": [JOB], "suite": "nowhere.yaml"},
+            {},
+            r"policy\.yaml:1:\d+: 'suite': there is no such file",
+        ),
         ({"facts": [JOB]}, {"model": "./nowhere"}, "no folder"),
         ({"facts": [JOB]}, {"device": "tpu"}, "unknown device"),
         ({"facts": [JOB]}, {"dtype": "int8"}, "unknown dtype"),
         ({"facts": [JOB]}, {"statistics": "./nowhere/at/all.txt"}, "no file"),
-        ({"facts": [JOB], "extra": {"editor": {"name": "memit", "params": {"lay": 1}}}}, {}, "'lay'"),
+        (
+            {"facts": [JOB], "extra": {"editor": {"name": "memit", "params": {"lay": 1}}}},
+            {},
+            r"policy\.yaml:1:\d+: .*no such setting",
+        ),
     ],
 )
 def test_what_cannot_be_done_as_asked_is_refused_before_anything_is_written(
