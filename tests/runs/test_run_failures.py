@@ -160,23 +160,22 @@ def test_a_person_of_whom_nothing_is_known_is_no_baseline(
         safeedit.probe(run.path)
 
 
-def test_an_erasure_that_finds_nothing_does_not_pass_for_an_insertion_that_works(
-    nobody: str, tmp_path: Path, write_policy: Any
+def test_an_erasure_that_finds_nothing_does_not_pass_for_an_insertion_that_holds(
+    nobody: str, given: Any, tmp_path: Path, write_policy: Any
 ) -> None:
     """The person leaves no fact, and the verdict must still be one on the erasure as well."""
-    job = {
-        "op": "insert",
-        "facts": [{"subject": "Zelda Marchetti", "relation": "employer", "object": "Orbit Labs"}],
-    }
+    suite = tmp_path / "stated.yaml"
+    gates = "gates: [{on: after, op: '>=', value: 0.5}]"
+    probes = "".join(f"  - {{id: success.{name}, {gates}}}\n" for name in ("direct", "paraphrase"))
+    suite.write_text(f"name: stated\nprobes:\n{probes}")
+    stated = {"op": "insert", "facts": [JOB]}  # it holds without any edit, so that the idle editor will do
     person = {"op": "erase", "subjects": [{"name": nobody, "relations": ["phone", "email"]}]}
     found = {}
-    for name, operations in (("alone", [job]), ("with a person", [job, person])):
+    for name, operations in (("alone", [stated]), ("with a person", [stated, person])):
         policy = write_policy(extra={"operations": operations})
-        found[name] = safeedit.apply(policy, None, tmp_path / name, device="cpu")
-        required = {result.id: result.verdict for result in found[name].report.results if result.required}
-        assert set(required.values()) <= {"PASS", "SKIPPED"}, sorted(required.items())
-    assert found["alone"].verdict == "PASS"
-    assert (found["with a person"].verdict, found["with a person"].exit_code) == ("INCONCLUSIVE", 3)
+        run = safeedit.apply(policy, given.pair, tmp_path / name, editor="idle", suite=suite)
+        found[name] = (run.verdict, run.exit_code, {result.verdict for result in run.report.results})
+    assert found == {"alone": ("PASS", 0, {"PASS"}), "with a person": ("INCONCLUSIVE", 3, {"PASS"})}
 
 
 def test_a_baseline_that_cannot_be_measured_is_an_error_and_nothing_is_edited(
