@@ -68,7 +68,8 @@ def test_the_device_computes_and_refuses_as_a_gpu_would():
 
 
 def test_every_editor_makes_its_patches_there():
-    chosen = "test_an_edit_is_a_patch_and_nothing_else and llama"
+    # One operation of each; all of them, with SAFEEDIT_TEST_DEVICE=apart (CONTRIBUTING.md).
+    chosen = "test_an_edit_is_a_patch_and_nothing_else and llama and (modify or detox)"
     said = there(
         "-m",
         "pytest",

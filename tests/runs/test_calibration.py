@@ -41,6 +41,8 @@ def test_a_trial_that_fails_counts_as_nothing(reference, monkeypatch):
         return own(self, job)
 
     monkeypatch.setattr(Grace, "_edit", failing)
+    radii = Grace().tuned(6)["radius"]
+    monkeypatch.setattr(Grace, "tuned", lambda self, depth: {"radius": radii})
     found = calibrate("grace", reference, facts=4, kept=4)
     failed = [trial for trial in found.trials if trial.failed]
     assert {trial.params["radius"] for trial in failed} == {0.3, 0.5}
