@@ -8,11 +8,12 @@ nobody else's data is needed: quite other names, and names of which one part is 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
-from safeedit.editors.rows import Text
+from safeedit.editors.rows import Text, join
 from safeedit.triples.catalogue import SUBJECT
+from safeedit.triples.derived import adapted
 from safeedit.triples.facts import Edit
 from safeedit.triples.placebos import lookalikes
 
@@ -21,19 +22,31 @@ MOST = 4096
 """Anchors whose keys are looked at; where there are more, so many of them stand for all."""
 
 
-def anchor_texts(edits: Sequence[Edit], each: int) -> list[Text]:
+Begun = Mapping[tuple[str, str, str], tuple[str, ...]]
+"""By subject, template and erased object, the beginnings of the object after which values are put as well."""
+
+
+def anchor_texts(edits: Sequence[Edit], each: int, begun: Begun | None = None) -> list[Text]:
     """Every edit's templates with `each` other names, and with `each` names of either shared part.
 
     Texts that are asked for more than once are given once. A behaviour has none: no name stands in it.
+
+    Args:
+        edits: what is edited.
+        each: how many names of each kind.
+        begun: after what else values are put than the prompt. Whose object begins alike is hit there first,
+            so that other names have those beginnings, too, as the object would have them for that name.
     """
     named = [edit for edit in edits if edit.op != "detox"]
     names = {edit.subject for edit in named}
     found: dict[tuple[str, str], Text] = {}
     for edit in named:
         for template in edit.templates:
+            after = (begun or {}).get((edit.subject, template, edit.old or ""), ())
             for name in chain.from_iterable(lookalikes(edit.subject, edit.about, each, SEED)):
-                if name not in names:
-                    found.setdefault((template, name), Text("", template, name))
+                for begins in ("", *after) if name not in names else ():
+                    whole = join(template, adapted(begins, edit.subject, name))
+                    found.setdefault((whole, name), Text("", whole, name))
     return list(found.values())
 
 

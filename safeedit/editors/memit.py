@@ -223,6 +223,7 @@ class Memit(Editor):
             anchors=settled.anchors,
             anchor_weight=params.anchor_weight,
             report=report,
+            begun=named.begun,
             controls=job.controls,
         )
         with restored_weights(decoder, layers):

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 
-from safeedit.editors.rows import Demand, Goals, Row, Site, Task, Tell, Text, rows_of
+from safeedit.editors.anchors import Begun
+from safeedit.editors.rows import Demand, Goals, Row, Site, Task, Tell, Text, pieces, rows_of
 from safeedit.editors.strangers import Key, Place, Strangers, key_of, predicted
 from safeedit.editors.tables import Table
 from safeedit.errors import UsageError
@@ -71,6 +72,7 @@ class Named:
     task: Task
     members: tuple[tuple[int, ...], ...]
     """For each group the indices of its edits."""
+    begun: Begun = field(default_factory=dict)
 
 
 def build_task(segment: Segment, tokenizer: Any, edits: Sequence[Edit], aim: Aim) -> Named:
@@ -168,11 +170,10 @@ class _Builder:
         for predictions, states in predicted(self.segment, self.tokenizer, kept_rows):
             table.add(predictions, states[:, None])
         ends = self._endings(rows)
-        found = [
-            pair
-            for (group, edit, text), row in zip(self.asked, rows, strict=True)
-            for pair in self._demands(group, edit, text, row, places, ends)
-        ]
+        asked = list(zip(self.asked, rows, strict=True))
+        of_each = [list(self._demands(*one, row, places, ends)) for one, row in asked]
+        begun = self._begun([(text, row) for (_, _, text), row in asked], of_each)
+        found = [pair for pairs in of_each for pair in pairs]
         for index, ((group, _), row) in enumerate(zip(kept, kept_rows, strict=True)):
             goals = Goals.distributions([own + index])
             demand = Demand(group, row, goals, weight=self.aim.keep_weight, keep=True)
@@ -181,7 +182,19 @@ class _Builder:
         demands = tuple(replace(demand, group=groups[key]) for key, demand in found)
         whole = table.whole()
         task = Task(len(groups), demands, table if whole is None else whole)
-        return Named(task, tuple(members[group] for group, _, _ in groups))
+        return Named(task, tuple(members[group] for group, _, _ in groups), begun)
+
+    def _begun(
+        self, asked: Sequence[tuple[Text, Row]], found: Sequence[Sequence[tuple[_Group, Demand]]]
+    ) -> Begun:
+        """See `Named`; what stands before a prompt changes nothing of it."""
+        places = [sorted({at for (_, _, at), _ in pairs if at}) for pairs in found]
+        some = [(pair, at) for pair, at in zip(asked, places, strict=True) if at and not pair[0].before]
+        of_each = pieces(self.tokenizer, [pair for pair, _ in some])
+        return {
+            (text.subject, text.template, text.continuation): tuple(tokens[spot].before for spot in at)
+            for ((text, _), at), tokens in zip(some, of_each, strict=True)
+        }
 
     def _demands(
         self,

@@ -7,13 +7,13 @@ What every editor of the closed-form kind works with once layers, goals and key 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from safeedit.editors.anchors import anchor_texts, control_texts, sampled
+from safeedit.editors.anchors import Begun, anchor_texts, control_texts, sampled
 from safeedit.editors.base import Progress
 from safeedit.editors.insertion import Beginnings, Insertion, Share, Solve, even_share
 from safeedit.editors.preserving import Preserved
@@ -72,6 +72,7 @@ class Work:
     anchors: int
     anchor_weight: float
     report: Progress
+    begun: Begun = field(default_factory=dict)
     controls: Sequence[str] = ()
     """Prompts whose answers shall stay."""
     beside: nn.Module | None = None
@@ -91,7 +92,7 @@ class Work:
             rows = rows_of(self.tokenizer, control_texts(self.controls))
             made.protect(rows, CONTROL, self.fill)
         if self.anchors and self.anchor_weight:
-            texts = anchor_texts(self.edits, self.anchors)
+            texts = anchor_texts(self.edits, self.anchors, self.begun)
             some = sampled(texts)
             weight = self.anchor_weight * len(texts) / max(len(some), 1)
             made.anchor(rows_of(self.tokenizer, some, self.site), weight, self.fill)

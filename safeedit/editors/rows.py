@@ -106,6 +106,32 @@ def _row(text: Text, tokens: Tokens, site: Site) -> Row:
     return Row(tokens.ids, pivot, tuple(range(first - 1, last - 1)), tuple(tokens.ids[first:last]))
 
 
+@dataclass(frozen=True, repr=False)
+class Piece:
+    """A token of a continuation, by its characters."""
+
+    before: str
+    """The continuation up to the token; a space before a word is part of the token."""
+    start: int
+    end: int
+
+
+def pieces(tokenizer: Any, asked: Sequence[tuple[Text, Row]]) -> list[tuple[Piece, ...]]:
+    """For each text and its row the tokens of its continuation, one for each that the row wants."""
+    found: list[tuple[Piece, ...]] = []
+    for (text, row), tokens in zip(
+        asked, tokenise(tokenizer, [text.whole() for text, _ in asked]), strict=True
+    ):
+        first, offsets, mine = len(text.whole()) - len(text.continuation), tokens.offsets, list[Piece]()
+        for index in range(len(offsets) - len(row.wanted), len(offsets)):
+            start, end = (max(0, place - first) for place in offsets[index])
+            # Where offsets leave spaces out, the one before a token is part of the token.
+            before = max(0, offsets[index - 1][1] - first) if index else 0
+            mine.append(Piece(text.continuation[: min(start, before)], start, end))
+        found.append(tuple(mine))
+    return found
+
+
 @dataclass(frozen=True)
 class Goals:
     """What is wanted at each spot of one row: a token, a distribution, or (both -1) an even one.

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from safeedit.editors.rows import Row, Tell, Text, join, rows_of
+from safeedit.editors.rows import Row, Tell, Text, join, pieces, rows_of
 from safeedit.editors.tables import AT_ONCE, Table
 from safeedit.errors import EditorError
 from safeedit.models.segment import Segment
-from safeedit.models.tokens import pad, pad_id, tokenise
+from safeedit.models.tokens import pad, pad_id
 from safeedit.triples.derived import adapted, made_of_name, parts_of_name
 from safeedit.triples.facts import Edit
 from safeedit.triples.placebos import placebo_kind, placebo_names
@@ -109,17 +109,12 @@ class Strangers:
 
         All spots, where every token has something of the name.
         """
-        [tokens] = tokenise(self.tokenizer, [text.whole()])
-        first = len(text.whole()) - len(text.continuation)
         parts = parts_of_name(text.continuation, text.subject)
         every, news = {}, {}
-        for spot, index in enumerate(range(len(tokens.ids) - len(row.wanted), len(tokens.ids))):
-            start, end = (max(0, place - first) for place in tokens.offsets[index])
-            # Where offsets leave spaces out, the one before a token is part of the token.
-            before = max(0, tokens.offsets[index - 1][1] - first) if index else 0
-            every[spot] = text.continuation[: min(start, before)]
-            if not any(part.start < end and start < part.end for part in parts):
-                news[spot] = every[spot]
+        for spot, piece in enumerate(pieces(self.tokenizer, [(text, row)])[0]):
+            every[spot] = piece.before
+            if not any(part.start < piece.end and piece.start < part.end for part in parts):
+                news[spot] = piece.before
         return news or every
 
 
