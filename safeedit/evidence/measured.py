@@ -1,6 +1,7 @@
 """What a run was found to be last: its own verdict, or that of a later measurement with the same probes.
 
-Only a measurement with the registered probes counts: another suite may have asked less.
+Only a measurement with the registered probes counts: another suite may have asked less. What a blind one finds
+of a shredded run counts as well: it asks least of all, but what it finds is there.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def last_measured(run: RunRecord | RunSummary, entries: Sequence[Entry]) -> Meas
     for entry in entries:
         if entry.event == "probes.repeated" and entry.data.get("as_registered"):
             found = Measured(entry.time, _verdict(entry.data.get("verdict")), entry.seq)
+        if entry.event == "probes.blind" and entry.data.get("leaks"):
+            found = Measured(entry.time, "FAIL", entry.seq)
     return found
 
 

@@ -20,7 +20,7 @@ from safeedit.runs.listing import list_runs
 
 @dataclass(frozen=True)
 class Relative:
-    """Another run with a vault whose key is on this machine."""
+    """Another run with a vault whose key is on this machine, or may be."""
 
     path: Path
     what: str
@@ -31,7 +31,10 @@ class Relative:
 
 
 def relatives_of(run: RunFolder) -> tuple[Relative, ...]:
-    """Every other run that may hold the request of `run` and can be read here, the nearest first."""
+    """Every other run that may hold the request of `run` and can be read here, the nearest first.
+
+    Runs beside it that do not tell whose they are come last.
+    """
     family, found, places = {run.record.uuid: run}, dict[str, Relative](), dict[str, str]()
     # Of a run that took the place of this one, the run that both stand on tells where it is.
     near = [*_beside(run.path), *_there(_places(below) if (below := parent_of(run)) is not None else {})]
@@ -46,7 +49,7 @@ def relatives_of(run: RunFolder) -> tuple[Relative, ...]:
         found |= {uuid: Relative(new[uuid].path, what) for uuid, what in more.items()}
     gone = "that stands on this one, which is not there now; the key of its vault is on this machine"
     found |= {uuid: Relative(Path(path), gone) for uuid, path in places.items() if uuid not in family}
-    return tuple(one for uuid, one in found.items() if RunKey.exists(uuid))
+    return (*(one for uuid, one in found.items() if RunKey.exists(uuid)), *_unreadable(run.path))
 
 
 def _relation(one: RunFolder, run: RunFolder, family: Mapping[str, RunFolder]) -> str:
@@ -84,6 +87,11 @@ def _places(run: RunFolder) -> dict[str, str]:
 def _beside(path: Path) -> list[RunFolder]:
     opened = (_open(one.path) for one in list_runs(path.resolve().parent))
     return [one for one in opened if one is not None]
+
+
+def _unreadable(path: Path) -> list[Relative]:
+    what = "whose record cannot be read, so that it may be one of the same request"
+    return [Relative(one.path, what) for one in list_runs(path.resolve().parent) if one.uuid is None]
 
 
 def _open(path: str | Path) -> RunFolder | None:

@@ -14,6 +14,7 @@ from signed_runs import ALICE, BOB, RING, Clock, approve, make_run, probe_again,
 from safeedit.errors import UsageError
 from safeedit.evidence.attestation import ATTESTATION, Attestation
 from safeedit.evidence.dsse import IN_TOTO, sign
+from safeedit.evidence.measured import last_measured
 from safeedit.evidence.predicates import Approval, Measurement
 from safeedit.evidence.signoff import decide, preview, standing_of
 from safeedit.evidence.statements import record_of_run, record_statement
@@ -81,6 +82,26 @@ def test_another_suite_settles_nothing(tmp_path: Path, clock: Clock) -> None:
     probe_again(other, clock, "PASS", as_registered=False)
     with pytest.raises(UsageError, match="--accept-risk"):
         approve(other, ALICE, clock)
+
+
+def test_what_a_blind_measurement_finds_is_there_and_what_it_does_not_find_shows_nothing(
+    tmp_path: Path, clock: Clock
+) -> None:
+    run = make_run(tmp_path / "runs" / "one", clock, approvers=1)
+
+    def asked_blindly(leaks: int, verdict: str) -> None:
+        RunFolder.open(run, clock=clock).update("probes.blind", {"leaks": leaks, "verdict": verdict})
+
+    for leaks, verdict in ((0, "INCONCLUSIVE"), (0, "PASS")):
+        asked_blindly(leaks, verdict)
+    folder = RunFolder.open(run)
+    assert last_measured(folder.record, folder.log.entries()).entry is None
+    for leaks, verdict in ((1, "FAIL"), (0, "PASS")):
+        asked_blindly(leaks, verdict)
+    with pytest.raises(UsageError, match=r"came to FAIL.*--accept-risk"):
+        approve(run, ALICE, clock)
+    approve(run, ALICE, clock, accept_risk=RISK)
+    assert result(run) == "FAILED"
 
 
 def test_an_approval_from_before_keeps_its_worth_and_its_words(tmp_path: Path, clock: Clock) -> None:

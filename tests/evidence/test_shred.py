@@ -158,6 +158,12 @@ def test_a_run_of_the_same_request_is_named_once_whatever_stands_on_what(run: Pa
     assert named(shred(second, clock=clock).copies, "of the same request") == [str(run)]
 
 
+def test_a_run_beside_it_that_does_not_tell_whose_it_is_is_named(run: Path, clock: Clock) -> None:
+    second = make(run.parent / "second", "dsar-2", clock)
+    (second / "run.json").write_text("{}")
+    assert named(shred(run, clock=clock).copies, "cannot be read") == [str(second)]
+
+
 def test_a_key_that_comes_back_is_found(run: Path, clock: Clock) -> None:
     place = key_path(RunFolder.open(run).record.uuid)
     kept = place.read_bytes()
