@@ -1,7 +1,7 @@
 """What a run was found to be last: its own verdict, or that of a later measurement with the same probes.
 
-Only a measurement with the registered probes counts: another suite may have asked less. What a blind one finds
-of a shredded run counts as well: it asks least of all, but what it finds is there.
+Only a measurement with the registered probes counts: another suite may have asked less. What a blind one
+finds of a shredded run counts as well: it asks least of all, but what it finds is there.
 """
 
 from __future__ import annotations

@@ -108,3 +108,10 @@ def tell(
     for finding in findings:
         place = positions.key(finding.loc) if finding.at_key else positions.value(finding.loc)
         problems.add(place, finding.text(positions.named))
+
+
+def note(findings: Iterable[Finding], positions: Positions, problems: Problems, under: Loc = ()) -> None:
+    """Note what is wrong with a part of a file, `under` which it stands, at its places."""
+    for finding in findings:
+        loc = (*under, *finding.loc)
+        problems.add(positions.key(loc) if finding.at_key else positions.value(loc), finding.message)

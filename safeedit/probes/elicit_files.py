@@ -10,10 +10,11 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from safeedit.policy.files import read_bounded, shown_path
-from safeedit.policy.positions import Positions, validated
+from safeedit.policy.positions import Positions, note, validated
 from safeedit.policy.problems import Place, Problems
 from safeedit.policy.scalars import plain_data
 from safeedit.policy.tree import read_tree
+from safeedit.policy.words import findings_of
 
 MAX_BYTES = 2**20
 
@@ -51,13 +52,9 @@ def _read(path: str | os.PathLike[str], model: type[File]) -> File:
     if root is None:
         problems.stop(Place(file, 1, 1), "the file is empty")
     positions = Positions(file, root)
-    found, errors = validated(model, plain_data(root))
-    for error in errors:
-        unknown = error["type"] == "extra_forbidden"
-        message = "unknown key" if unknown else str(error["msg"]).removeprefix("Value error, ")
-        loc = error["loc"]
-        place = positions.key(loc) if unknown else positions.value(loc)
-        problems.add(place, message[:1].lower() + message[1:])
+    data = plain_data(root)
+    found, errors = validated(model, data)
+    note(findings_of(errors, data, model, whole="a file of prompts"), positions, problems)
     problems.raise_if_any()
     assert found is not None
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import as_file, files
@@ -16,9 +16,9 @@ from safeedit.errors import UsageError
 from safeedit.exams import DATASETS, PREFIX
 from safeedit.exams.own import Material
 from safeedit.policy.files import read_bounded, shown_path
-from safeedit.policy.positions import Positions, validated
+from safeedit.policy.positions import Positions, note, validated
 from safeedit.policy.problems import Place, Problems, one_of
-from safeedit.policy.rules import Finding, Loc
+from safeedit.policy.rules import Loc
 from safeedit.policy.scalars import plain_data
 from safeedit.policy.tree import read_tree
 from safeedit.policy.words import findings_of
@@ -152,7 +152,7 @@ def _read(path: Path, *, ours: bool = False) -> Suite:
     if not ours and document is not None and document.name in suite_names():
         told = "this is the name of a suite that ships with safeedit; give yours another"
         problems.add(positions.value(("name",)), told)
-    _tell(findings_of(errors, data, _Document, whole="a suite", patterns=_PATTERNS), (), positions, problems)
+    note(findings_of(errors, data, _Document, whole="a suite", patterns=_PATTERNS), positions, problems)
     probes = dict(enumerate(document.probes)) if document is not None else _readable(data)
     entries = _entries(probes, path.parent, positions, problems)
     problems.raise_if_any()
@@ -211,7 +211,7 @@ def _entries(
             continue
         _, errors = validated(kind.options_model, entry.options)
         wrong = findings_of(errors, entry.options, kind.options_model, unknown="unknown option")
-        _tell(wrong, (*here, "options"), positions, problems)
+        note(wrong, positions, problems, (*here, "options"))
         if isinstance(entry, _Broken):
             continue
         if not kind.gateable and entry.required:
@@ -243,9 +243,3 @@ def kind_of(probe: str) -> type[Probe[Any, Any]] | None:
         return PROBES.get(probe)
     name = probe.removeprefix(PREFIX)
     return DATASETS.get(name) if probe != name and name in DATASETS else None
-
-
-def _tell(wrong: Iterable[Finding], under: Loc, positions: Positions, problems: Problems) -> None:
-    for finding in wrong:
-        loc = (*under, *finding.loc)
-        problems.add(positions.key(loc) if finding.at_key else positions.value(loc), finding.message)
