@@ -37,6 +37,11 @@ def state_folder() -> Path:
     return user_state_path("safeedit")
 
 
+def keys_folder() -> Path:
+    """Where the keys of runs are."""
+    return state_folder() / "keys"
+
+
 def key_path(uuid: str) -> Path:
     """The key file of the run `uuid`.
 
@@ -45,7 +50,7 @@ def key_path(uuid: str) -> Path:
     """
     if not _UUID.fullmatch(uuid):
         raise IntegrityError("the run's uuid is not a lower-case UUID")
-    return state_folder() / "keys" / f"{uuid}.key"
+    return keys_folder() / f"{uuid}.key"
 
 
 class RunKey:

@@ -1,4 +1,4 @@
-"""Where a verb may write what somebody asks for: in no run, and over no file of a workspace.
+"""Where a verb may write what somebody asks for: in no run, and over no key or file of a workspace.
 
 A run is sealed, and the ledger shows that it is; a target that was given by mistake must not destroy
 either. A run's own verbs write into it by `RunFolder`, which seals it again, and ask nothing here.
@@ -15,6 +15,7 @@ from safeedit.evidence.checkpoints import CHECKPOINTS
 from safeedit.evidence.ledger import LEDGER
 from safeedit.evidence.workspace import is_workspace
 from safeedit.runs.chain import parse_entry
+from safeedit.runs.keys import keys_folder
 from safeedit.runs.manifest import LOG, next_path
 from safeedit.runs.record import RECORD
 from safeedit.runs.seal import read_record
@@ -31,10 +32,12 @@ def check_file(path: str | os.PathLike[str], *, link: bool = False) -> None:
         link: whether there may be a link.
 
     Raises:
-        UsageError: it is inside a run, a file of a workspace, no regular file, or in no folder.
+        UsageError: it is inside a run, among the keys of runs, a file of a workspace, no regular file, or in no
+            folder.
     """
     target = Path(path)
     place = Path(os.path.realpath(target.parent)) / target.name
+    _refuse_keys(path, place, "file")
     if any(map(_is_run, place.parents)):
         raise UsageError(f"{path} is inside a run, whose files are sealed; give another file")
     if target.name in _WORKSPACE and is_workspace(target.parent):
@@ -58,13 +61,20 @@ def check_folder(path: str | os.PathLike[str], *, run: bool = False) -> None:
         run: whether it may itself be a run, as for a run that is started again.
 
     Raises:
-        UsageError: it is inside a run, or is one.
+        UsageError: it is inside a run, or is one; or it is where the keys of runs are.
     """
     place = Path(os.path.realpath(path))
+    _refuse_keys(path, place, "folder")
     if any(map(_is_run, place.parents)):
         raise UsageError(f"{path} is inside a run, whose files are sealed; give another folder")
     if not run and _is_run(place):
         raise UsageError(f"{path} is a run, whose files are sealed; give another folder")
+
+
+def _refuse_keys(path: str | os.PathLike[str], place: Path, kind: str) -> None:
+    keys = Path(os.path.realpath(keys_folder()))
+    if keys in (place, *place.parents):
+        raise UsageError(f"{path} is among the keys that open the vaults of runs; give another {kind}")
 
 
 def _is_run(folder: Path) -> bool:

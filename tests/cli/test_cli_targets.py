@@ -17,7 +17,7 @@ from signed_runs import Clock, make_run
 
 from safeedit.errors import UsageError
 from safeedit.runs.folder import RunFolder
-from safeedit.runs.keys import STATE_VARIABLE
+from safeedit.runs.keys import STATE_VARIABLE, RunKey, key_path
 from safeedit.runs.targets import check_file, check_folder
 
 FILES: dict[str, tuple[str, ...]] = {
@@ -273,3 +273,18 @@ def test_a_full_disk_is_no_fault_of_whoever_asked(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "mkdir", full)
     with pytest.raises(OSError, match="No space"):
         RunFolder.create(tmp_path / "run", "a")
+
+
+def test_nothing_is_written_among_the_keys_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
+    key = RunKey.create("01234567-89ab-cdef-0123-456789abcdef")
+    kept = key_path(key.uuid).read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path / "state" / "keys")
+    for folder in (tmp_path / "state" / "keys", tmp_path / "link"):
+        with pytest.raises(UsageError, match="among the keys"):
+            check_file(folder / f"{key.uuid}.key")
+        for target in (folder, folder / "new"):
+            with pytest.raises(UsageError, match="among the keys"):
+                check_folder(target)
+    check_folder(tmp_path / "state" / "other")
+    assert key_path(key.uuid).read_bytes() == kept
