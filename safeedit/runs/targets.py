@@ -32,8 +32,8 @@ def check_file(path: str | os.PathLike[str], *, link: bool = False) -> None:
         link: whether there may be a link.
 
     Raises:
-        UsageError: it is inside a run, among the keys of runs, a file of a workspace, no regular file, or in no
-            folder.
+        UsageError: it is inside a run, among the keys of runs, a file of a workspace, no regular file, or in
+            no folder.
     """
     target = Path(path)
     place = Path(os.path.realpath(target.parent)) / target.name
