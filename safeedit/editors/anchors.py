@@ -18,7 +18,7 @@ from safeedit.triples.facts import Edit
 from safeedit.triples.placebos import lookalikes
 
 SEED = 611
-MOST = 4096
+MOST = 8192
 """Anchors whose keys are looked at; where there are more, so many of them stand for all."""
 
 
@@ -35,7 +35,8 @@ def anchor_texts(edits: Sequence[Edit], each: int, begun: Begun | None = None) -
         edits: what is edited.
         each: how many names of each kind.
         begun: after what else values are put than the prompt. Whose object begins alike is hit there first,
-            so that other names have those beginnings, too, as the object would have them for that name.
+            so that names of a shared part have those beginnings, too, as the object would have them for that
+            name.
     """
     named = [edit for edit in edits if edit.op != "detox"]
     names = {edit.subject for edit in named}
@@ -43,8 +44,10 @@ def anchor_texts(edits: Sequence[Edit], each: int, begun: Begun | None = None) -
     for edit in named:
         for template in edit.templates:
             after = (begun or {}).get((edit.subject, template, edit.old or ""), ())
-            for name in chain.from_iterable(lookalikes(edit.subject, edit.about, each, SEED)):
-                for begins in ("", *after) if name not in names else ():
+            kinds = lookalikes(edit.subject, edit.about, each, SEED)
+            alike = set(chain.from_iterable(kinds[1:] or kinds))
+            for name in (one for one in chain.from_iterable(kinds) if one not in names):
+                for begins in ("", *(after if name in alike else ())):
                     whole = join(template, adapted(begins, edit.subject, name))
                     found.setdefault((whole, name), Text("", whole, name))
     return list(found.values())

@@ -106,21 +106,24 @@ def test_nothing_learnt_of_the_fact_is_in_the_new_patch(
     assert new.record.digests["edited_model"] == alone.record.digests["edited_model"]
 
 
-def test_what_an_earlier_edit_had_learnt_goes_on_where_the_policy_gives_it(
+def test_what_an_earlier_edit_had_learnt_goes_on_where_the_policy_or_the_caller_gives_it(
     by_turns: Path, write_policy: Any, tmp_path: Path
 ) -> None:
     before = Patch.load(by_turns / "patch")
     given = {**QUICK_TURNS, **{name: before.params[name] for name in ("layers", "tokens", "normaliser")}}
-    editor = {"editor": {"name": "ultraedit", "params": given}}
-    runs = {
-        name: safeedit.apply(
-            write_policy("modify", id="two", facts=facts, extra=editor), out=tmp_path / name, device="cpu"
-        )
-        for name, facts in (("both", BOTH), ("alone", BOTH[:1]))
-    }
-    new = safeedit.take_out(runs["both"], [1], tmp_path / "one")
-    assert new.record.digests["edited_model"] == runs["alone"].record.digests["edited_model"]
-    assert new.record.digests["patch"] == runs["alone"].record.digests["patch"]
+    editor: dict[str, Any] = {"name": "ultraedit", "params": given}
+
+    def run(name: str, facts: list[Any], *, called: bool) -> safeedit.Run:
+        policy = write_policy("modify", id="two", facts=facts, extra={} if called else {"editor": editor})
+        asked = {"editor": editor["name"], "params": given} if called else {}
+        return safeedit.apply(policy, out=tmp_path / name, device="cpu", **asked)
+
+    alone = run("alone", BOTH[:1], called=True).record.digests
+    for called in (True, False):
+        both = run(f"both-{called}", BOTH, called=called)
+        new = safeedit.take_out(both, [1], tmp_path / f"one-{called}")
+        assert new.record.digests["patch"] == alone["patch"]
+        assert new.record.digests["edited_model"] == alone["edited_model"]
 
 
 def test_what_tracing_settled_by_the_fact_is_settled_anew(
@@ -150,25 +153,6 @@ def test_a_run_that_has_not_kept_its_settings_has_those_of_its_patch(
     new = safeedit.take_out(both, [1], tmp_path / "one")
     assert new.patch is not None
     assert {name: new.patch.params[name] for name in QUICK} == QUICK
-
-
-def test_what_an_earlier_edit_had_learnt_goes_on_where_the_caller_gave_it(
-    by_turns: Path, write_policy: Any, tmp_path: Path
-) -> None:
-    before = Patch.load(by_turns / "patch")
-    given = {**QUICK_TURNS, **{name: before.params[name] for name in ("layers", "tokens", "normaliser")}}
-    runs = {
-        name: safeedit.apply(
-            write_policy("modify", id="two", facts=facts),
-            out=tmp_path / name,
-            editor="ultraedit",
-            params=given,
-            device="cpu",
-        )
-        for name, facts in (("both", BOTH), ("alone", BOTH[:1]))
-    }
-    new = safeedit.take_out(runs["both"], [1], tmp_path / "one")
-    assert new.record.digests["patch"] == runs["alone"].record.digests["patch"]
 
 
 def test_behaviours_of_the_same_policy_stay(write_policy: Any, tmp_path: Path, seen: list[Any]) -> None:
