@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from safeedit.editors.anchors import Begun, anchor_texts, control_texts, sampled
+from safeedit.editors.anchors import MOST, MOST_BEGUN, Begun, anchor_texts, control_texts, sampled
 from safeedit.editors.base import Progress
 from safeedit.editors.insertion import Beginnings, Insertion, Share, Solve, even_share
 from safeedit.editors.preserving import Preserved
@@ -93,7 +93,7 @@ class Work:
             made.protect(rows, CONTROL, self.fill)
         if self.anchors and self.anchor_weight:
             texts = anchor_texts(self.edits, self.anchors, self.begun)
-            some = sampled(texts)
+            some = sampled(texts, MOST_BEGUN if self.begun else MOST)
             weight = self.anchor_weight * len(texts) / max(len(some), 1)
             made.anchor(rows_of(self.tokenizer, some, self.site), weight, self.fill)
         return made

@@ -7,6 +7,7 @@ import torch
 from families import tiny
 from words import word_tokenizer
 
+from safeedit.editors import anchors
 from safeedit.editors.anchors import anchor_texts
 from safeedit.editors.memit import Memit
 from safeedit.editors.objectives import Aim, build_task
@@ -43,17 +44,21 @@ def test_where_values_stand_at_one_place_nothing_has_begun(aim):
     assert begun(**aim) == {}
 
 
-def test_anchors_begin_as_the_object_would_for_their_own_name():
+def test_anchors_begin_as_the_object_would_for_their_own_name(monkeypatch):
     edit = Edit(
         "erase", "Mira Tolland", "email", ("The email of {subject} is",), None, "tolland.m40@x", "person"
     )
     key = "Mira Tolland", edit.templates[0], "tolland.m40@x"
-    plain, more = anchor_texts([edit], 4), anchor_texts([edit], 4, {key: ("tolland.m", "tolland.m4")})
-    assert (len(plain), len(more)) == (12, 28)
+    begins = {key: ("tolland.m", "tolland.m4")}
+    plain, more = anchor_texts([edit], 4), anchor_texts([edit], 4, begins)
+    assert 3 * len(plain) == len(more) == 36
     assert {text.prompt() for text in plain} < {text.prompt() for text in more}
+    monkeypatch.setattr(anchors, "MOST_BEGUN", 35)
+    some = anchor_texts([edit], 4, begins)
+    assert len(some) == 28
+    assert all({*text.subject.split()} & {"Mira", "Tolland"} for text in {*some} - {*plain})
     told = [text for text in more if text.prompt().endswith("4")]
-    assert len(told) == 8
-    assert all({*text.subject.split()} & {"Mira", "Tolland"} for text in told)
+    assert len(told) == 12
     for text in told:
         first, last = text.subject.split()
         assert text.prompt() == f"The email of {text.subject} is {last.casefold()}.{first[0].casefold()}4"
