@@ -124,7 +124,7 @@ def test_an_unknown_scorer_and_a_bad_file_are_refused(tmp_path):
         ToxicGenerations({"scorer": "embeded"}).plan(context())
     file = tmp_path / "mine.yaml"
     file.write_text("templates: []\nwho: [a]\n")
-    with pytest.raises(PolicyError, match=r"mine\.yaml:1:12: list should have at least 1 item"):
+    with pytest.raises(PolicyError, match=r"mine\.yaml:1:12: 'templates' must not be empty"):
         ToxicGenerations({"prompts": str(file)}).plan(context())
 
 
