@@ -44,17 +44,17 @@ def anchor_texts(edits: Sequence[Edit], each: int, begun: Begun | None = None) -
     names = {edit.subject for edit in named}
     found, beyond = dict[tuple[str, str], Text](), dict[tuple[str, str], Text]()
     for edit in named:
+        kinds = lookalikes(edit.subject, edit.about, each, SEED)
+        alike = set(chain.from_iterable(kinds[1:] or kinds))
         for template in edit.templates:
             after = (begun or {}).get((edit.subject, template, edit.old or ""), ())
-            kinds = lookalikes(edit.subject, edit.about, each, SEED)
-            alike = set(chain.from_iterable(kinds[1:] or kinds))
             for name in (one for one in chain.from_iterable(kinds) if one not in names):
                 for begins in ("", *after):
                     whole = join(template, adapted(begins, edit.subject, name))
                     to = beyond if begins and name not in alike else found
                     to.setdefault((whole, name), Text("", whole, name))
     # In a request of a hundred facts they stood in the way of one of them (BENCHMARKS.md).
-    return list((beyond | found if len(beyond) + len(found) <= MOST_BEGUN else found).values())
+    return list((found | beyond if len(found) + len(beyond) <= MOST_BEGUN else found).values())
 
 
 def control_texts(prompts: Sequence[str]) -> list[Text]:

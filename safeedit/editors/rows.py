@@ -17,7 +17,7 @@ from torch import Tensor
 
 from safeedit.editors.tables import Table
 from safeedit.errors import UsageError
-from safeedit.models.tokens import Tokens, tokenise
+from safeedit.models.tokens import Offsets, Tokens, tokenise
 from safeedit.triples.catalogue import SUBJECT
 
 TEXTS = 1024
@@ -119,17 +119,21 @@ class Piece:
 def pieces(tokenizer: Any, asked: Sequence[tuple[Text, Row]]) -> list[tuple[Piece, ...]]:
     """For each text and its row the tokens of its continuation, one for each that the row wants."""
     found: list[tuple[Piece, ...]] = []
-    for (text, row), tokens in zip(
-        asked, tokenise(tokenizer, [text.whole() for text, _ in asked]), strict=True
-    ):
-        first, offsets, mine = len(text.whole()) - len(text.continuation), tokens.offsets, list[Piece]()
-        for index in range(len(offsets) - len(row.wanted), len(offsets)):
-            start, end = (max(0, place - first) for place in offsets[index])
-            # Where offsets leave spaces out, the one before a token is part of the token.
-            before = max(0, offsets[index - 1][1] - first) if index else 0
-            mine.append(Piece(text.continuation[: min(start, before)], start, end))
-        found.append(tuple(mine))
+    for start in range(0, len(asked), TEXTS):
+        part = asked[start : start + TEXTS]
+        tokens = tokenise(tokenizer, [text.whole() for text, _ in part])
+        found += [_pieces(*pair, of.offsets) for pair, of in zip(part, tokens, strict=True)]
     return found
+
+
+def _pieces(text: Text, row: Row, offsets: Offsets) -> tuple[Piece, ...]:
+    first, found = len(text.whole()) - len(text.continuation), list[Piece]()
+    for index in range(len(offsets) - len(row.wanted), len(offsets)):
+        start, end = (max(0, place - first) for place in offsets[index])
+        # Where offsets leave spaces out, the one before a token is part of the token.
+        before = max(0, offsets[index - 1][1] - first) if index else 0
+        found.append(Piece(text.continuation[: min(start, before)], start, end))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

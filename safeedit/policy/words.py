@@ -173,7 +173,8 @@ def findings_of(
             told = f"{_known_as(here, model, whole)} is empty; give it a value{optional}"
             found.append(Finding(here, told, at_key=True))
         elif not (value is BROKEN or _follows(kind, value) or _other_branch(error, here, value, errors)):
-            demand = _demand(error, value, name, fields.get(name), patterns or {})
+            form = "[key]" if loc[-1:] == ("[key]",) else name
+            demand = _demand(error, value, form, fields.get(name), patterns or {})
             if kind in _OWN_WORDS:
                 found.append(Finding(here, demand))
             elif demand not in demands.setdefault(here, []):

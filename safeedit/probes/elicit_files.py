@@ -17,6 +17,8 @@ from safeedit.policy.tree import read_tree
 from safeedit.policy.words import findings_of
 
 MAX_BYTES = 2**20
+_PATTERNS = {"[key]": "a name of small letters, digits and '_' that begins with a letter"}
+"""What every file takes; some take more."""
 
 
 class Record(BaseModel):
@@ -54,7 +56,8 @@ def _read(path: str | os.PathLike[str], model: type[File]) -> File:
     positions = Positions(file, root)
     data = plain_data(root)
     found, errors = validated(model, data)
-    note(findings_of(errors, data, model, whole="a file of prompts"), positions, problems)
+    wrong = findings_of(errors, data, model, whole="a file of prompts", patterns=_PATTERNS)
+    note(wrong, positions, problems)
     problems.raise_if_any()
     assert found is not None
     return found

@@ -251,7 +251,7 @@ def test_a_file_of_one_s_own_takes_the_place_of_the_shipped_one(context: Context
         ('families: {a: {templates: ["{examples}{prompt}"]}}', "belong together"),
         ('families: {a: {asks: subject, templates: ["{subject} {object}"]}}', "cannot name it"),
         ('families: {a: {template: ["{prompt}"]}}', "unknown key"),
-        ('families: {"a b": {templates: ["{prompt}"]}}', "form that is needed"),
+        ('families: {"a b": {templates: ["{prompt}"]}}', "must be a name of small letters"),
         ("", "empty"),
     ],
 )
